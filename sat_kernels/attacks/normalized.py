@@ -1,0 +1,41 @@
+"""Models that take normalised input, as models that take pixels."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class Normalized(torch.nn.Module):
+    """``model`` after (x - mean) / std, so that attacks see pixels and eps means pixels.
+
+    Args:
+        model: takes normalised (B, C, ...) input.
+        mean, std: one number per channel (or one for all), in the units of the pixels.
+
+    Shape: (B, C, ...) floating; the output is the model's.
+
+    Raises:
+        ValueError: ``mean`` and ``std`` differ in length, or a ``std`` is not > 0.
+    """
+
+    def __init__(self, model: torch.nn.Module, mean: float | Sequence[float], std: float | Sequence[float]):
+        super().__init__()
+        mean, std = (torch.as_tensor(v, dtype=torch.float32).flatten() for v in (mean, std))
+        if mean.shape != std.shape:
+            raise ValueError(f"mean has {mean.numel()} numbers and std {std.numel()}: expected one each per channel")
+        if not (std > 0).all():
+            raise ValueError(f"std={std.tolist()}: expected numbers > 0")
+        self.model = model
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels = self.mean.numel()
+        if x.dim() < 2 or channels not in (1, x.shape[1]):
+            raise ValueError(f"x has shape {tuple(x.shape)}: expected (B, {channels}, ...)")
+        shape = (-1, *(1,) * (x.dim() - 2))
+        return self.model((x - self.mean.reshape(shape)) / self.std.reshape(shape))
+
+    def extra_repr(self) -> str:
+        return f"mean={self.mean.tolist()}, std={self.std.tolist()}"

@@ -1,0 +1,33 @@
+"""All of torch.nn, with its smooth activations replaced by fused ones, and with those that torch lacks.
+
+``from sat_kernels import nn`` in place of ``from torch import nn`` is the only line that a model changes.
+"""
+
+import torch.nn as _torch_nn
+from torch.nn import *  # noqa: F403
+
+from . import functional
+from .activations import CELU, ELU, GELU, Mish, ParametricSoftplus, SiLU, SmoothReLU, Softplus
+from .replace import replace_activations
+
+_OURS = (
+    "CELU",
+    "ELU",
+    "GELU",
+    "Mish",
+    "ParametricSoftplus",
+    "SiLU",
+    "SmoothReLU",
+    "Softplus",
+    "functional",
+    "replace_activations",
+)
+__all__ = sorted({name for name in dir(_torch_nn) if not name.startswith("_")} | set(_OURS))
+
+
+def __getattr__(name: str):
+    return getattr(_torch_nn, name)
+
+
+def __dir__():
+    return __all__
