@@ -1,0 +1,65 @@
+// What the operators of every device need to know about tensors.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+namespace sat_kernels {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+inline bool same_layout(const Tensor& a, const Tensor& b) {
+  const auto sizes = a.sizes(), a_strides = a.strides(), b_strides = b.strides();
+  for (size_t d = 0; d < sizes.size(); ++d) {
+    if (sizes[d] != 1 && a_strides[d] != b_strides[d]) return false;
+  }
+  return true;
+}
+
+// Whether the elements fill a stretch of memory, each place once, in whatever order of dimensions.
+inline bool is_dense(const Tensor& t) {
+  if (t.is_contiguous() || t.numel() == 0) return true;
+  std::vector<std::array<int64_t, 2>> dims;  // (stride, size)
+  for (size_t d = 0; d < t.sizes().size(); ++d) {
+    if (t.sizes()[d] != 1) dims.push_back({t.strides()[d], t.sizes()[d]});
+  }
+  std::sort(dims.begin(), dims.end());
+  int64_t expected = 1;
+  for (const auto& [stride, size] : dims) {
+    if (stride != expected) return false;
+    expected *= size;
+  }
+  return true;
+}
+
+// `t` itself if it has the layout of `reference`, which is dense; else a copy that does.
+inline Tensor laid_out_as(const Tensor& reference, const Tensor& t) {
+  if (same_layout(reference, t)) return t;
+  Tensor copy = torch::stable::empty_like(reference);
+  if (copy.scalar_type() != t.scalar_type()) {
+    copy = torch::stable::to(copy, t.scalar_type());
+  }
+  return torch::stable::copy_(copy, t);
+}
+
+inline Tensor dense(const Tensor& t) {
+  if (is_dense(t)) return t;
+  Tensor copy = torch::stable::empty_like(t);
+  return torch::stable::copy_(copy, t);
+}
+
+inline void check_like(const char* name, const Tensor& t, const char* reference_name, const Tensor& reference) {
+  STD_TORCH_CHECK(t.sizes().size() == reference.sizes().size() &&
+                      std::equal(t.sizes().begin(), t.sizes().end(), reference.sizes().begin()),
+                  name, " differs in shape from ", reference_name, ": expected the same");
+  STD_TORCH_CHECK(t.device() == reference.device(), name, " is on another device than ", reference_name,
+                  ": expected the same");
+}
+
+}  // namespace sat_kernels

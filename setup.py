@@ -1,0 +1,149 @@
+"""Builds the extension sat_kernels._C. What is built, and why, is printed; pip shows it with -v.
+
+SAT_KERNELS_EXTENSION=0 installs the package without it. SAT_KERNELS_CUDA=0 or 1 turns the CUDA kernels off or
+on; by default they are built if torch has CUDA and a toolkit is found (never by whether a GPU is visible).
+"""
+
+import importlib.util
+import json
+import os
+import shutil
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+OLDEST_TORCH = (2, 11)
+# Volta to Hopper would be a long build: one GPU generation each, the newest as PTX for what comes after.
+DEFAULT_CUDA_ARCHS = "8.0;9.0;10.0+PTX"
+
+
+def fail(message: str) -> None:
+    raise SystemExit(f"sat_kernels: {message}")
+
+
+def flag(name: str) -> bool | None:
+    value = os.environ.get(name)
+    if value not in (None, "0", "1"):
+        fail(f"{name}={value!r}: expected 0 or 1.")
+    return None if value is None else value == "1"
+
+
+def import_torch():
+    try:
+        import torch
+    except ImportError:
+        fail(
+            "the extension is built against the PyTorch that you have, and none is visible to this build: install "
+            "torch first and use `pip install --no-build-isolation .` (SAT_KERNELS_EXTENSION=0 installs the "
+            "package without its extension)."
+        )
+    version = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if version < OLDEST_TORCH:
+        fail(f"torch {torch.__version__} is too old: expected torch >= {'.'.join(map(str, OLDEST_TORCH))}.")
+    return torch
+
+
+def check_compiler() -> None:
+    compiler = os.environ.get("CXX", "c++").split()[0]
+    if shutil.which(compiler) is None and shutil.which("g++") is None:
+        fail(
+            f"no C++ compiler ({compiler}) was found: install one (Debian: apt install g++), name yours in CXX, or "
+            "set SAT_KERNELS_EXTENSION=0 to install the package without its extension."
+        )
+
+
+def cuda_home(torch) -> str | None:
+    """The toolkit to build the CUDA kernels with, or None; prints why."""
+    wanted = flag("SAT_KERNELS_CUDA")
+    if wanted is False:
+        print("sat_kernels: no CUDA kernels: SAT_KERNELS_CUDA=0")
+        return None
+    if wanted is None and torch.version.cuda is None:
+        print("sat_kernels: no CUDA kernels: this torch was built without CUDA (SAT_KERNELS_CUDA=1 builds them anyway)")
+        return None
+    nvcc = shutil.which("nvcc")
+    candidates = [os.environ.get("CUDA_HOME"), "/usr/local/cuda", nvcc and str(Path(nvcc).resolve().parents[1])]
+    home = next((c for c in candidates if c and (Path(c) / "include" / "cuda_runtime.h").exists()), None)
+    if home is None:
+        reason = "no CUDA toolkit was found: set CUDA_HOME to the folder that holds include/cuda_runtime.h"
+        if wanted:
+            fail(f"SAT_KERNELS_CUDA=1, but {reason}.")
+        print(f"sat_kernels: no CUDA kernels: {reason}")
+    return home
+
+
+def extension(torch):
+    # CUDA_HOME must be set before torch.utils.cpp_extension is imported: it reads it once.
+    home = cuda_home(torch)
+    if home is not None:
+        os.environ["CUDA_HOME"] = home
+        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_CUDA_ARCHS)
+    import pybind11
+    from torch.utils import cpp_extension
+
+    sources = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").glob("**/*.cpp"))
+    # The stable ABI as of the oldest torch that is supported: one build serves every later one.
+    major, minor = OLDEST_TORCH
+    define = [f"-DTORCH_TARGET_VERSION=0x{major:02x}{minor:02x}000000000000", f'-DSK_TORCH_VERSION="{torch.__version__}"']
+    # No -ffast-math: it would reorder the exact sums of the projection and assume NaN away. Jump threading
+    # copies the code between two selections for every outcome of the first, which costs up to 30 % more
+    # instructions once the loop is vectorised.
+    cxx = ["-std=c++20", "-O3", "-g0", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math"]
+    cxx += ["-ffp-contract=fast", "-fno-thread-jumps", "-Wall", *define]
+    libraries, library_dirs, nvcc = ["torch_cpu"], cpp_extension.library_paths(), []
+    if home is not None:
+        cpp_extension.CUDA_HOME = home
+        archs = os.environ["TORCH_CUDA_ARCH_LIST"].replace(" ", ";")
+        version = json.loads((Path(home) / "version.json").read_text())["cuda"]["version"]
+        sources += sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc" / "cuda").glob("*.cu"))
+        cxx += [f'-DSK_CUDA_VERSION="{version}"', f'-DSK_CUDA_ARCHS="{archs}"']
+        nvcc = ["-std=c++20", "-O3", "--expt-relaxed-constexpr", *define]
+        libraries += ["cudart_static", "rt", "dl"]
+        library_dirs += [str(Path(home) / "lib64"), str(Path(home) / "lib")]
+        print(f"sat_kernels: CPU and CUDA kernels (toolkit {version} at {home}, architectures {archs})")
+    else:
+        print("sat_kernels: CPU kernels (SSE2 or NEON, AVX2, AVX-512; chosen at run time)")
+    return Extension(
+        "sat_kernels._C",
+        sources,
+        include_dirs=[pybind11.get_include(), *cpp_extension.include_paths()],
+        libraries=libraries,
+        library_dirs=library_dirs,
+        extra_compile_args={"cxx": cxx, "nvcc": nvcc},
+        language="c++",
+    )
+
+
+def build_command(torch):
+    from torch.utils.cpp_extension import BuildExtension
+
+    class Build(BuildExtension):
+        def run(self):
+            check_compiler()
+            super().run()
+
+    return Build
+
+
+class NoTorch(build_ext):
+    """Stands in where torch is missing, so that metadata and source distributions still work."""
+
+    def run(self):
+        import_torch()
+
+
+def main() -> None:
+    if flag("SAT_KERNELS_EXTENSION") is False:
+        print("sat_kernels: no extension: SAT_KERNELS_EXTENSION=0")
+        setup()
+        return
+    if importlib.util.find_spec("torch") is None:
+        setup(ext_modules=[Extension("sat_kernels._C", ["csrc/module.cpp"])], cmdclass={"build_ext": NoTorch})
+        return
+    torch = import_torch()
+    setup(ext_modules=[extension(torch)], cmdclass={"build_ext": build_command(torch)})
+
+
+main()
