@@ -201,13 +201,13 @@ void pgd_step_linf_per_sample_(Tensor x_adv, Tensor grad, Tensor x, Tensor eps, 
   }
   if (x_adv.numel() == 0) return;
   // One call per sample, so that whatever the layout of the batch a sample's numbers meet its elements.
-  const auto at = [](const Tensor& t, int64_t i) { return number(torch::stable::narrow(t, 0, i, 1)); };
+  const auto at = [](Tensor& t, int64_t i) { return number(torch::stable::narrow(t, 0, i, 1)); };
   for (int64_t b = 0; b < x_adv.sizes()[0]; ++b) {
     const auto sample = [b](Tensor& t) { return torch::stable::narrow(t, 0, b, 1); };
     Tensor target = sample(x_adv);
-    const double radius = at(eps, b), size = at(alpha, b);
+    const double radius = at(eps, b), step = at(alpha, b);
     run_step(target, sample(grad), sample(x), {nullptr, nullptr, nullptr, clip_min, clip_max},
-             [&](const Step& job, int64_t begin, int64_t end) { kernel(job, radius, size, begin, end); });
+             [&](const Step& job, int64_t begin, int64_t end) { kernel(job, radius, step, begin, end); });
   }
 }
 

@@ -7,16 +7,22 @@
 
 namespace sat_kernels {
 
-// a + b rounded up or down: the sum to nearest, moved by one unit where its error (Knuth's TwoSum, exact)
-// says that it lies on the wrong side. In the round-to-nearest mode, no fast-math.
-template <class T, bool kUp> SK_FN T rounded_sum(T a, T b) {
+// x with its sign flipped where `sign` is negative.
+template <class T> SK_FN T flip_sign(T x, T sign) {
+  using Bits = typename FloatBits<T>::Unsigned;
+  return bit_cast<T>(Bits(bit_cast<Bits>(x) ^ (bit_cast<Bits>(sign) & ~(~Bits(0) >> 1))));
+}
+
+// a + b rounded down, for b >= 0: the sum to nearest, moved down by one unit if it is larger than the true sum.
+// Where |a| >= b, sum - a is exact, else sum - b is (Dekker's Fast2Sum), and rounding the other difference
+// cannot carry it past the number that it is compared with. So the two comparisons together decide exactly.
+template <class T> SK_FN T sum_rounded_down(T a, T b) {
   using Bits = typename FloatBits<T>::Signed;
-  const T sum = a + b, a_part = sum - b;
-  const T error = (a - a_part) + (b - (sum - a_part));
-  // The next number away from zero has the next bit pattern, for either sign. sum == 0 is exact.
-  const Bits away = kUp == (sum > T(0)) ? Bits(1) : Bits(-1);
-  const bool wrong_side = kUp ? error > T(0) : error < T(0);
-  return bit_cast<T>(Bits(bit_cast<Bits>(sum) + (wrong_side ? away : Bits(0))));
+  const T sum = a + b;
+  const Bits too_large = -Bits(sum - a > b) | -Bits(sum - b > a);
+  // The next number towards -inf: bit patterns grow away from zero. A sum of zero is exact.
+  const Bits unit = Bits(1) | (bit_cast<Bits>(sum) >> (8 * sizeof(T) - 1));
+  return bit_cast<T>(Bits(bit_cast<Bits>(sum) - (too_large & unit)));
 }
 
 template <class T> struct LinfStep {
@@ -25,12 +31,12 @@ template <class T> struct LinfStep {
   // The step from x_adv along the sign of g, projected to the ball around x, then to the box. A NaN
   // gradient makes no step; NaN in x_adv or x stays.
   template <class G> SK_FN T operator()(T x_adv, G g, T x) const {
-    const T low = rounded_sum<T, true>(x, -eps), high = rounded_sum<T, false>(x, eps);
-    T v = x_adv + (g > G(0) ? alpha : g < G(0) ? -alpha : T(0));
-    v = v >= low ? v : low;
-    v = v <= high ? v : high;
-    v = v >= lowest ? v : (v < lowest ? lowest : v);
-    v = v > highest ? highest : v;
+    const T step = absolute(g) > G(0) ? flip_sign(alpha, T(g)) : T(0);
+    const T moved = x_adv + step;
+    // Mirrored so that the step went up from x: then only the upper bound matters.
+    const T side = moved - x, top = sum_rounded_down(flip_sign(x, side), eps), mirrored = flip_sign(moved, side);
+    const T projected = flip_sign(mirrored <= top ? mirrored : top, side);
+    const T v = at_most(at_least(projected, lowest), highest);
     return x_adv == x_adv ? v : x_adv;
   }
 };

@@ -1,5 +1,6 @@
 """Steps of projected gradient descent."""
 
+import functools
 import math
 
 import torch
@@ -124,6 +125,7 @@ def _per_sample(value, x_adv: Tensor):
     return value.reshape(-1, *(1,) * (x_adv.dim() - 1))
 
 
+@functools.lru_cache
 def _round_down(value: float, dtype: torch.dtype) -> float:
     """The largest number of ``dtype`` that is <= value."""
     value = float(value)
@@ -133,6 +135,7 @@ def _round_down(value: float, dtype: torch.dtype) -> float:
     return rounded.item()
 
 
+@functools.lru_cache
 def _round_up(value: float, dtype: torch.dtype) -> float:
     return -_round_down(-value, dtype)
 
