@@ -20,8 +20,10 @@ def parametric_softplus(input: Tensor, alpha: Tensor) -> Tensor:
 
 
 def smooth_relu(input: Tensor, beta: Tensor) -> Tensor:
-    t = beta * F.relu(input)
-    return (t - torch.log1p(t)) / beta
+    positive = F.relu(input)
+    # Cut below infinity: inf - log1p(inf) would be NaN.
+    t = (beta * positive).clamp(max=torch.finfo(input.dtype).max)
+    return positive - torch.log1p(t) / beta
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,16 @@
 ``from sat_kernels import nn`` in place of ``from torch import nn`` is the only line that a model changes.
 """
 
+import importlib
+
 import torch.nn as _torch_nn
 from torch.nn import *  # noqa: F403
 
-from . import functional
 from .activations import CELU, ELU, GELU, Mish, ParametricSoftplus, SiLU, SmoothReLU, Softplus
 from .replace import replace_activations
+
+# `from . import functional` would find the name that torch.nn's star has just bound.
+functional = importlib.import_module(f"{__name__}.functional")
 
 _OURS = (
     "CELU",
