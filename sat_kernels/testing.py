@@ -32,14 +32,14 @@ def check_feasible(
     """Whether ``x_adv`` is inside the ball around ``x`` and inside the box, decided in exact arithmetic.
 
     A floating-point subtraction would round the excess of one unit in the last place away, or make one up.
-    A pixel that is NaN or infinite is outside.
+    Where ``x_adv`` or ``x`` is NaN or infinite, the pixel is outside.
 
     Args:
         x_adv, x: (B, ...) floating tensors of the same shape.
-        eps: radius, as an exact real number: the float64 that is given, not its rounding to x's dtype. A
+        eps: radius >= 0, as an exact real number: the float64 that is given, not its rounding to x's dtype. A
             number or a (B,) tensor.
         norm: "Linf", "L2" or "L1".
-        clip_min, clip_max: the box.
+        clip_min, clip_max: the box, exact real numbers, too.
 
     Raises:
         TypeError, ValueError: an argument is not as above.
@@ -54,54 +54,56 @@ def check_feasible(
         raise ValueError("x has no dimensions: expected (B, ...)")
     if norm not in ("Linf", "L2", "L1"):
         raise ValueError(f"norm={norm!r}: expected 'Linf', 'L2' or 'L1'")
-    x_adv, x = (t.detach().to("cpu", torch.float64).flatten(1) if t.dim() > 1 else _column(t) for t in (x_adv, x))
+    if not clip_min <= clip_max:
+        raise ValueError(f"clip_min={clip_min}, clip_max={clip_max}: expected clip_min <= clip_max")
     radius = torch.as_tensor(eps, dtype=torch.float64).detach().cpu()
     if radius.shape not in ((), x.shape[:1]):
         raise ValueError(f"eps has shape {tuple(radius.shape)}: expected a number or one per sample, ({x.shape[0]},)")
+    if not (radius >= 0).all():
+        raise ValueError(f"eps={eps}: expected numbers >= 0")
     radius = radius.expand(x.shape[0])
+    x_adv, x = (t.detach().to("cpu", torch.float64).unsqueeze(1).flatten(1) for t in (x_adv, x))
 
-    invalid = ~x_adv.isfinite()
-    box_excess = torch.maximum(x_adv - clip_max, clip_min - x_adv)
-    outside = invalid | (x_adv > clip_max) | (x_adv < clip_min)
-    worst = [math.inf] if invalid.any() else []
-    worst += box_excess[outside & ~invalid].tolist()
+    valid = x_adv.isfinite() & x.isfinite()
+    outside = ~valid | (x_adv > clip_max) | (x_adv < clip_min)
+    excess = torch.maximum(x_adv - clip_max, clip_min - x_adv)
     if norm == "Linf":
-        difference, error = _exact_difference(x_adv, x)
-        size, rest = difference.abs(), error * difference.sign()
-        bound = radius.unsqueeze(1)
-        # size + rest is the exact distance and |rest| is below half a unit of size: size alone decides,
-        # except where it equals the bound.
-        far = (size > bound) | ((size == bound) & (rest > 0)) | ~size.isfinite()
-        worst += ((size - bound) + rest)[far & ~invalid].tolist()
-        return FeasibilityReport(int((outside | far).sum()), max(worst, default=0.0))
-    violations = int(outside.sum())
-    for sample_adv, sample, bound in zip(x_adv, x, radius.tolist(), strict=True):
-        excess = _norm_excess(sample_adv, sample, bound, norm)
-        if excess > 0:
-            violations += 1
-            worst.append(excess)
-    return FeasibilityReport(violations, max(worst, default=0.0))
+        far, distance_excess = _far(x_adv, x, radius.unsqueeze(1))
+        outside |= far
+        excess = torch.maximum(excess, distance_excess)
+    found = excess.where(valid, math.inf)[outside].tolist()
+    violations = len(found)
+    if norm != "Linf":
+        for sample_adv, sample, bound in zip(x_adv, x, radius.tolist(), strict=True):
+            sample_excess = _norm_excess(sample_adv, sample, bound, norm)
+            if sample_excess > 0:
+                violations += 1
+                found.append(sample_excess)
+    return FeasibilityReport(violations, max(found, default=0.0))
 
 
-def _column(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("cpu", torch.float64).unsqueeze(1)
-
-
-def _exact_difference(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """a - b as a float64 and its rounding error, exactly (Knuth's TwoSum)."""
-    difference = a - b
-    a_part = difference + b
-    return difference, (a - a_part) - (b - (a_part - difference))
+def _far(x_adv: Tensor, x: Tensor, bound: Tensor) -> tuple[Tensor, Tensor]:
+    """Per pixel whether the distance exceeds ``bound``, and by how much."""
+    difference = x_adv - x
+    # Knuth's TwoSum: difference + error is exact.
+    x_adv_part = difference + x
+    error = (x_adv - x_adv_part) - (x - (x_adv_part - difference))
+    size, rest = difference.abs(), error * difference.sign()
+    # size is the exact distance size + rest, rounded, so it decides alone unless it equals the bound.
+    return (size > bound) | ((size == bound) & (rest > 0)), (size - bound) + rest
 
 
 def _norm_excess(x_adv: Tensor, x: Tensor, eps: float, norm: str) -> float:
     """By how much the distance of one sample exceeds ``eps``; <= 0 if it does not."""
     power = 2 if norm == "L2" else 1
-    approximate = torch.linalg.vector_norm(x_adv - x, power).item()
+    difference = x_adv - x
+    # Scaled, because squares would overflow or underflow.
+    scale = difference.abs().max().item() if difference.numel() else 0.0
+    approximate = scale * torch.linalg.vector_norm(difference / scale, power).item() if scale else 0.0
     if not math.isfinite(approximate):
         return math.inf
     # A float64 norm of 150,528 numbers is right to 2e-11: exact arithmetic only where that can't tell.
-    if abs(approximate - eps) > 1e-9 * max(eps, approximate):
+    if math.isinf(eps) or abs(approximate - eps) > 1e-9 * max(eps, approximate):
         return approximate - eps
     distance = sum(abs(_integer(a) - _integer(b)) ** power for a, b in zip(x_adv.tolist(), x.tolist(), strict=True))
     if distance <= _integer(eps) ** power:

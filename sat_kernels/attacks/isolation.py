@@ -14,40 +14,33 @@ def isolated(model, mode: str, device: torch.device):
 
     What is restored: every module's training flag, every parameter's requires_grad, the global random
     generators; and the buffers, except for what ``mode="train"`` and ``"as_is"`` let the model update in an
-    attack that ends well.
+    attack that ends well. A model that is no ``nn.Module`` is left alone.
     """
     modules = list(model.modules()) if isinstance(model, torch.nn.Module) else []
     flags = [module.training for module in modules]
-    parameters = {p for module in modules for p in module.parameters(recurse=False) if p.requires_grad}
-    cpu_state = torch.get_rng_state()
-    cuda_state = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    _set_mode(modules, mode)
-    buffers = []
-    if any(module.training for module in modules):
-        buffers = [(b, b.clone()) for module in modules for b in module.buffers(recurse=False)]
-    done = False
-    try:
-        for p in parameters:
-            p.requires_grad_(False)
-        yield
-        done = True
-    finally:
-        for p in parameters:
-            p.requires_grad_(True)
-        for module, flag in zip(modules, flags, strict=True):
-            module.training = flag
-        if not done or mode == "batch_stats":
-            with torch.no_grad():
-                for buffer, before in buffers:
-                    buffer.copy_(before)
-        torch.set_rng_state(cpu_state)
-        if cuda_state is not None:
-            torch.cuda.set_rng_state(cuda_state, device)
-
-
-def _set_mode(modules, mode: str) -> None:
-    # The flags are set one by one and not through train(), which a model may have overridden.
-    if mode == "as_is":
-        return
-    for module in modules:
-        module.training = mode == "train" or (mode == "batch_stats" and isinstance(module, _NormBase))
+    # Tensors that were made in inference mode can be neither frozen nor changed outside it.
+    parameters = {p for m in modules for p in m.parameters(recurse=False) if p.requires_grad and not p.is_inference()}
+    buffers = [(m, name, b) for m in modules for name, b in m._buffers.items() if b is not None]
+    before = [None if b.is_inference() else b.detach().clone() for _, _, b in buffers]
+    keep_updates = False
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            # The flags are set one by one and not through train(), which a model may have overridden.
+            for module in modules if mode != "as_is" else ():
+                module.training = mode == "train" or (mode == "batch_stats" and isinstance(module, _NormBase))
+            for p in parameters:
+                p.requires_grad_(False)
+            yield
+            keep_updates = mode in ("train", "as_is")
+        finally:
+            for p in parameters:
+                p.requires_grad_(True)
+            for module, flag in zip(modules, flags, strict=True):
+                module.training = flag
+            if not keep_updates:
+                for (module, name, buffer), value in zip(buffers, before, strict=True):
+                    module._buffers[name] = buffer
+                    if value is not None:
+                        # Through .data, which does not count as a change: a graph of the caller that has saved
+                        # the buffer still finds the value that it saved.
+                        buffer.data.copy_(value)

@@ -11,7 +11,8 @@ class Normalized(torch.nn.Module):
 
     Args:
         model: takes normalised (B, C, ...) input.
-        mean, std: one number per channel (or one for all), in the units of the pixels.
+        mean, std: one number per channel (or one for all), in the units of the pixels. They are kept on the
+            device of the model's parameters, in float32 or, for a float64 model, in float64.
 
     Shape: (B, C, ...) floating; the output is the model's.
 
@@ -21,14 +22,17 @@ class Normalized(torch.nn.Module):
 
     def __init__(self, model: torch.nn.Module, mean: float | Sequence[float], std: float | Sequence[float]):
         super().__init__()
-        mean, std = (torch.as_tensor(v, dtype=torch.float32).flatten() for v in (mean, std))
+        parameters = model.parameters() if isinstance(model, torch.nn.Module) else iter(())
+        like = next(parameters, torch.empty(0))
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        mean, std = (torch.as_tensor(v, dtype=dtype).detach().reshape(-1) for v in (mean, std))
         if mean.shape != std.shape:
             raise ValueError(f"mean has {mean.numel()} numbers and std {std.numel()}: expected one each per channel")
         if not (std > 0).all():
             raise ValueError(f"std={std.tolist()}: expected numbers > 0")
         self.model = model
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("std", std, persistent=False)
+        self.register_buffer("mean", mean.to(like.device), persistent=False)
+        self.register_buffer("std", std.to(like.device), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         channels = self.mean.numel()
