@@ -5,9 +5,10 @@ on; by default they are built if torch has CUDA and a toolkit is found (never by
 """
 
 import importlib.util
-import json
 import os
+import re
 import shutil
+import subprocess
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -65,9 +66,9 @@ def cuda_home(torch) -> str | None:
         return None
     nvcc = shutil.which("nvcc")
     candidates = [os.environ.get("CUDA_HOME"), "/usr/local/cuda", nvcc and str(Path(nvcc).resolve().parents[1])]
-    home = next((c for c in candidates if c and (Path(c) / "include" / "cuda_runtime.h").exists()), None)
+    home = next((c for c in candidates if c and (Path(c) / "bin" / "nvcc").exists()), None)
     if home is None:
-        reason = "no CUDA toolkit was found: set CUDA_HOME to the folder that holds include/cuda_runtime.h"
+        reason = "no CUDA toolkit was found: set CUDA_HOME to the folder that holds bin/nvcc"
         if wanted:
             fail(f"SAT_KERNELS_CUDA=1, but {reason}.")
         print(f"sat_kernels: no CUDA kernels: {reason}")
@@ -86,7 +87,10 @@ def extension(torch):
     sources = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").glob("**/*.cpp"))
     # The stable ABI as of the oldest torch that is supported: one build serves every later one.
     major, minor = OLDEST_TORCH
-    define = [f"-DTORCH_TARGET_VERSION=0x{major:02x}{minor:02x}000000000000", f'-DSK_TORCH_VERSION="{torch.__version__}"']
+    define = [
+        f"-DTORCH_TARGET_VERSION=0x{major:02x}{minor:02x}000000000000",
+        f'-DSK_TORCH_VERSION="{torch.__version__}"',
+    ]
     # No -ffast-math: it would reorder the exact sums of the projection and assume NaN away. Jump threading
     # copies the code between two selections for every outcome of the first, which costs up to 30 % more
     # instructions once the loop is vectorised.
@@ -96,7 +100,8 @@ def extension(torch):
     if home is not None:
         cpp_extension.CUDA_HOME = home
         archs = os.environ["TORCH_CUDA_ARCH_LIST"].replace(" ", ";")
-        version = json.loads((Path(home) / "version.json").read_text())["cuda"]["version"]
+        told = subprocess.run([str(Path(home) / "bin" / "nvcc"), "--version"], capture_output=True, text=True).stdout
+        version = re.search(r"release ([\d.]+)", told).group(1)
         sources += sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc" / "cuda").glob("*.cu"))
         cxx += [f'-DSK_CUDA_VERSION="{version}"', f'-DSK_CUDA_ARCHS="{archs}"']
         nvcc = ["-std=c++20", "-O3", "--expt-relaxed-constexpr", *define]

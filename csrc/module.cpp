@@ -6,8 +6,6 @@
 #include <string>
 #include <vector>
 
-#include "formulas/activations.h"
-
 #include "cpu/kernels.h"
 
 namespace py = pybind11;

@@ -9,10 +9,24 @@
 #include <array>
 #include <vector>
 
+#include "elementwise.h"
+
 namespace sat_kernels {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
+
+inline DType dtype_of(const Tensor& t) {
+  switch (t.scalar_type()) {
+    case ScalarType::Float: return DType::float32;
+    case ScalarType::Double: return DType::float64;
+    case ScalarType::BFloat16: return DType::bfloat16;
+    case ScalarType::Half: return DType::float16;
+    default: break;
+  }
+  STD_TORCH_CHECK(false, "sat_kernels: expected a float32, float64, bfloat16 or float16 tensor");
+  return DType::count;
+}
 
 inline bool same_layout(const Tensor& a, const Tensor& b) {
   const auto sizes = a.sizes(), a_strides = a.strides(), b_strides = b.strides();

@@ -32,12 +32,16 @@ def build_info() -> dict:
         "cuda": built.get("cuda"),
         "cuda_archs": built.get("cuda_archs", []),
         "triton": triton,
-        "backends": [*sorted(devices()), "reference"],
+        "backends": [*_usable_devices(), "reference"],
     }
+
+
+def _usable_devices() -> list[str]:
+    return sorted(d for d in devices() if d != "cuda" or torch.cuda.is_available())
 
 
 def operator_table() -> list[tuple[str, str]]:
     """(operator, what it runs on) for every operator."""
-    runs = ", ".join(f"{device} kernel" for device in sorted(devices()))
+    runs = ", ".join(f"{device} kernel" for device in _usable_devices())
     runs = f"{runs}; elsewhere plain PyTorch" if runs else f"plain PyTorch (backend: {backend})"
     return [(name, runs) for name in (*ACTIVATIONS, "pgd_step_ (Linf)")]

@@ -3,8 +3,8 @@
 
 #include "../formulas/activations.h"
 #include "../formulas/perturbation.h"
+#include "../storage.h"
 #include "kernels.h"
-#include "storage.h"
 
 #if defined(__clang__)
 #define SK_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
@@ -58,7 +58,7 @@ double parameter_backward(const Elementwise& job, int64_t begin, int64_t end) {
   // Terms go through a buffer: adding them up in the loop would keep it from being vectorised.
   constexpr int64_t kBlock = 512;
   T terms[kBlock];
-  double total = 0;
+  double sums[8] = {};
   for (int64_t start = begin; start < end; start += kBlock) {
     const int64_t size = end - start < kBlock ? end - start : kBlock;
     SK_INDEPENDENT
@@ -67,19 +67,34 @@ double parameter_backward(const Elementwise& job, int64_t begin, int64_t end) {
       out[start + i] = store<S>(g * f.derivative(x));
       terms[i] = g * f.parameter(x);
     }
-    for (int64_t i = 0; i < size; ++i) total += terms[i];
+    // Eight sums side by side, since one would wait for itself at every term.
+    int64_t i = 0;
+    for (; i + 8 <= size; i += 8) {
+      for (int j = 0; j < 8; ++j) sums[j] += terms[i + j];
+    }
+    for (; i < size; ++i) sums[0] += terms[i];
   }
-  return total;
+  for (int j = 1; j < 8; ++j) sums[0] += sums[j];
+  return sums[0];
 }
 
-template <class T, class G>
-void step_linf(const Step& job, double eps, double alpha, int64_t begin, int64_t end) {
-  const LinfStep<T> step{T(alpha), T(eps), T(job.lowest), T(job.highest)};
+template <class T, class G> void step_linf(const Step& job, int64_t begin, int64_t end) {
   T* x_adv = static_cast<T*>(job.x_adv);
   const G* grad = static_cast<const G*>(job.grad);
   const T* x = static_cast<const T*>(job.x);
-  SK_INDEPENDENT
-  for (int64_t i = begin; i < end; ++i) x_adv[i] = step(x_adv[i], load(grad[i]), x[i]);
+  while (begin < end) {
+    LinfStep<T> step{T(job.alpha), T(job.eps), T(job.lowest), T(job.highest)};
+    int64_t stop = end;
+    if (job.sample_size != 0) {
+      const int64_t sample = begin / job.sample_size, next = (sample + 1) * job.sample_size;
+      step.alpha = static_cast<const T*>(job.sample_alpha)[sample];
+      step.eps = static_cast<const T*>(job.sample_eps)[sample];
+      stop = next < end ? next : end;
+    }
+    SK_INDEPENDENT
+    for (int64_t i = begin; i < stop; ++i) x_adv[i] = step(x_adv[i], load(grad[i]), x[i]);
+    begin = stop;
+  }
 }
 
 inline Kernels make_kernels(const char* name) {

@@ -57,9 +57,7 @@ def pgd_step_(
         if not isinstance(eps, Tensor) and not isinstance(alpha, Tensor):
             torch.ops.sat_kernels.pgd_step_linf_.default(x_adv, grad, x, eps, alpha, lowest, highest)
         else:
-            eps, alpha = (
-                v if isinstance(v, Tensor) else x_adv.new_full((x_adv.shape[0],), v) for v in (eps, alpha)
-            )
+            eps, alpha = (v if isinstance(v, Tensor) else x_adv.new_full((x_adv.shape[0],), v) for v in (eps, alpha))
             torch.ops.sat_kernels.pgd_step_linf_per_sample_.default(x_adv, grad, x, eps, alpha, lowest, highest)
         torch.autograd.graph.increment_version(x_adv)
         return x_adv

@@ -1,10 +1,13 @@
 // The number types of tensors, and their way to and from the type that is computed in. Branch-free, for the
-// vectoriser.
+// CPU's vectoriser.
 #pragma once
 
-#include "../formulas/number.h"
+#include <type_traits>
 
-namespace sat_kernels::cpu {
+#include "elementwise.h"
+#include "formulas/number.h"
+
+namespace sat_kernels {
 
 struct BFloat16 {
   uint16_t bits;
@@ -53,4 +56,14 @@ template <> SK_FN Half store<Half>(float x) {
   return {uint16_t(sign | half)};
 }
 
-}  // namespace sat_kernels::cpu
+// Calls f with a null pointer to the number type of `dtype`.
+template <class F> decltype(auto) with_type(DType dtype, const F& f) {
+  switch (dtype) {
+    case DType::float64: return f(static_cast<double*>(nullptr));
+    case DType::bfloat16: return f(static_cast<BFloat16*>(nullptr));
+    case DType::float16: return f(static_cast<Half*>(nullptr));
+    default: return f(static_cast<float*>(nullptr));
+  }
+}
+
+}  // namespace sat_kernels

@@ -1,0 +1,151 @@
+// The operators, apart from where they run: checks, layouts, allocation.
+//
+// `Device` runs kernels over dense memory:
+//   Elementwise take(double or Tensor...)                         a job with an activation's numbers
+//   void run(Activation, Pass, const Tensor& input, job)
+//   void run_with_parameter(Activation, const Tensor& input, job, Tensor& parameter_grad)
+//   void step_linf(const Tensor& x_adv, DType of grad, Step)
+#pragma once
+
+#include "elementwise.h"
+#include "tensors.h"
+
+namespace sat_kernels {
+
+inline void check_grad(const char* name, const Tensor& grad, const Tensor& input) {
+  check_like(name, grad, "input", input);
+  STD_TORCH_CHECK(grad.scalar_type() == input.scalar_type(), name, " differs in dtype from input: expected the same");
+}
+
+template <class Device, Activation A, class... Numbers> Tensor forward(Tensor input, Numbers... numbers) {
+  input = dense(input);
+  Tensor out = torch::stable::empty_like(input);
+  Elementwise job = Device::take(numbers...);
+  job.input = input.const_data_ptr();
+  job.out = out.mutable_data_ptr();
+  Device::run(A, Pass::forward, input, job);
+  return out;
+}
+
+template <class Device, Activation A, class... Numbers> void forward_(Tensor input, Numbers... numbers) {
+  Tensor values = dense(input);
+  Elementwise job = Device::take(numbers...);
+  job.input = job.out = values.mutable_data_ptr();
+  Device::run(A, Pass::forward, values, job);
+  if (values.get() != input.get()) torch::stable::copy_(input, values);
+}
+
+template <class Device, Activation A, class... Numbers>
+Tensor backward(Tensor grad, Tensor input, Numbers... numbers) {
+  check_grad("grad_output", grad, input);
+  input = dense(input);
+  grad = laid_out_as(input, grad);
+  Tensor out = torch::stable::empty_like(input);
+  Elementwise job = Device::take(numbers...);
+  job.grad = grad.const_data_ptr();
+  job.input = input.const_data_ptr();
+  job.out = out.mutable_data_ptr();
+  Device::run(A, Pass::backward, input, job);
+  return out;
+}
+
+template <class Device, Activation A, class... Numbers>
+std::tuple<Tensor, Tensor> double_backward(Tensor grad_grad, Tensor grad, Tensor input, Numbers... numbers) {
+  check_grad("grad_grad_input", grad_grad, input);
+  check_grad("grad_output", grad, input);
+  input = dense(input);
+  grad_grad = laid_out_as(input, grad_grad);
+  grad = laid_out_as(input, grad);
+  Tensor grad_out = torch::stable::empty_like(input), out = torch::stable::empty_like(input);
+  Elementwise job = Device::take(numbers...);
+  job.grad_grad = grad_grad.const_data_ptr();
+  job.grad = grad.const_data_ptr();
+  job.input = input.const_data_ptr();
+  job.grad_out = grad_out.mutable_data_ptr();
+  job.out = out.mutable_data_ptr();
+  Device::run(A, Pass::double_backward, input, job);
+  return {grad_out, out};
+}
+
+template <class Device, Activation A>
+std::tuple<Tensor, Tensor> parameter_backward(Tensor grad, Tensor input, Tensor parameter) {
+  check_grad("grad_output", grad, input);
+  input = dense(input);
+  grad = laid_out_as(input, grad);
+  Tensor out = torch::stable::empty_like(input), parameter_grad = torch::stable::empty_like(parameter);
+  Elementwise job = Device::take(parameter);
+  job.grad = grad.const_data_ptr();
+  job.input = input.const_data_ptr();
+  job.out = out.mutable_data_ptr();
+  Device::run_with_parameter(A, input, job, parameter_grad);
+  return {out, parameter_grad};
+}
+
+inline void check_step(const Tensor& x_adv, const Tensor& grad, const Tensor& x) {
+  check_like("grad", grad, "x_adv", x_adv);
+  check_like("x", x, "x_adv", x_adv);
+  STD_TORCH_CHECK(x_adv.scalar_type() == ScalarType::Float || x_adv.scalar_type() == ScalarType::Double,
+                  "x_adv: expected float32 or float64");
+  STD_TORCH_CHECK(x.scalar_type() == x_adv.scalar_type(), "x differs in dtype from x_adv: expected the same");
+}
+
+// Runs a step on x_adv in `target`, which is x_adv itself or a copy in a layout that the kernels take.
+template <class Device>
+void step_in(Tensor target, Tensor x_adv, const Tensor& grad, const Tensor& x, Step step) {
+  const Tensor target_grad = laid_out_as(target, grad), target_x = laid_out_as(target, x);
+  step.x_adv = target.mutable_data_ptr();
+  step.grad = target_grad.const_data_ptr();
+  step.x = target_x.const_data_ptr();
+  Device::step_linf(target, dtype_of(grad), step);
+  if (target.get() != x_adv.get()) torch::stable::copy_(x_adv, target);
+}
+
+template <class Device>
+void pgd_step_linf_(Tensor x_adv, Tensor grad, Tensor x, double eps, double alpha, double clip_min, double clip_max) {
+  check_step(x_adv, grad, x);
+  Step step{};
+  step.eps = eps;
+  step.alpha = alpha;
+  step.lowest = clip_min;
+  step.highest = clip_max;
+  step_in<Device>(dense(x_adv), x_adv, grad, x, step);
+}
+
+template <class Device>
+void pgd_step_linf_per_sample_(Tensor x_adv, Tensor grad, Tensor x, Tensor eps, Tensor alpha, double clip_min,
+                               double clip_max) {
+  check_step(x_adv, grad, x);
+  for (const Tensor& sizes : {eps, alpha}) {
+    STD_TORCH_CHECK(x_adv.sizes().size() > 0 && sizes.numel() == x_adv.sizes()[0] && sizes.is_contiguous() &&
+                        sizes.scalar_type() == x_adv.scalar_type() && sizes.device() == x_adv.device(),
+                    "eps, alpha: expected one number per sample, contiguous, in x_adv's dtype, on its device");
+  }
+  if (x_adv.numel() == 0) return;
+  Step step{};
+  step.sample_size = x_adv.numel() / x_adv.sizes()[0];
+  step.sample_eps = eps.const_data_ptr();
+  step.sample_alpha = alpha.const_data_ptr();
+  step.lowest = clip_min;
+  step.highest = clip_max;
+  const bool samples_apart = is_dense(x_adv) && (x_adv.sizes()[0] == 1 || x_adv.strides()[0] == step.sample_size);
+  step_in<Device>(samples_apart ? x_adv : torch::stable::contiguous(x_adv), x_adv, grad, x, step);
+}
+
+}  // namespace sat_kernels
+
+// The registrations for one device, in a STABLE_TORCH_LIBRARY_IMPL block `m`.
+#define SK_REGISTER(m, Device)                                                                                   \
+  SK_ACTIVATIONS(SK_REGISTER_FIXED, SK_REGISTER_LEARNABLE)                                                       \
+  m.impl("pgd_step_linf_", TORCH_BOX((&sat_kernels::pgd_step_linf_<Device>)));                                   \
+  m.impl("pgd_step_linf_per_sample_", TORCH_BOX((&sat_kernels::pgd_step_linf_per_sample_<Device>)));
+#define SK_REGISTER_PASSES(name, ...)                                                                            \
+  m.impl(#name, TORCH_BOX((&sat_kernels::forward<Device, sat_kernels::Activation::__VA_ARGS__>)));               \
+  m.impl(#name "_", TORCH_BOX((&sat_kernels::forward_<Device, sat_kernels::Activation::__VA_ARGS__>)));          \
+  m.impl(#name "_backward", TORCH_BOX((&sat_kernels::backward<Device, sat_kernels::Activation::__VA_ARGS__>)));  \
+  m.impl(#name "_double_backward",                                                                               \
+         TORCH_BOX((&sat_kernels::double_backward<Device, sat_kernels::Activation::__VA_ARGS__>)));
+#define SK_REGISTER_FIXED(name, Formula, schema, ...) SK_REGISTER_PASSES(name, name __VA_OPT__(, ) __VA_ARGS__)
+#define SK_REGISTER_LEARNABLE(name, Formula, parameter)                                                          \
+  SK_REGISTER_PASSES(name, name, sat_kernels::Tensor)                                                            \
+  m.impl(#name "_parameter_backward",                                                                            \
+         TORCH_BOX((&sat_kernels::parameter_backward<Device, sat_kernels::Activation::name>)));
