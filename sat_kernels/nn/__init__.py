@@ -8,8 +8,8 @@ import importlib
 import torch.nn as _torch_nn
 from torch.nn import *  # noqa: F403
 
-from .activations import CELU, ELU, GELU, Mish, ParametricSoftplus, SiLU, SmoothReLU, Softplus
-from .replace import replace_activations
+from .activations import CELU, ELU, GELU, Mish, ParametricSoftplus, SiLU, SmoothReLU, Softplus  # noqa: F401
+from .replace import replace_activations  # noqa: F401
 
 # `from . import functional` would find the name that torch.nn's star has just bound.
 functional = importlib.import_module(f"{__name__}.functional")

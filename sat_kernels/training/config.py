@@ -49,7 +49,7 @@ class TrainConfig:
     data: str = setting("digits", f"data set: {', '.join(DATASETS)}")
     activation: str = setting("silu", f"activation: {', '.join(ACTIVATION_NAMES)}")
     width: int = setting(16, "channels of the network's first stage")
-    epochs: int = setting(16, "passes over the training images")
+    epochs: int = setting(12, "passes over the training images")
     batch_size: int = setting(32, "images per step")
     lr: float = setting(0.3, "peak learning rate of SGD")
     momentum: float = setting(0.9, "Nesterov momentum; 0: plain SGD")
