@@ -29,15 +29,14 @@ template <class T> struct LinfStep {
   T alpha, eps, lowest, highest;
 
   // The step from x_adv along the sign of g, projected to the ball around x, then to the box. A NaN
-  // gradient makes no step; NaN in x_adv or x stays.
+  // gradient makes no step; NaN in x_adv stays: every selection keeps what compares false.
   template <class G> SK_FN T operator()(T x_adv, G g, T x) const {
     const T step = absolute(g) > G(0) ? flip_sign(alpha, T(g)) : T(0);
     const T moved = x_adv + step;
     // Mirrored so that the step went up from x: then only the upper bound matters.
     const T side = moved - x, top = sum_rounded_down(flip_sign(x, side), eps), mirrored = flip_sign(moved, side);
-    const T projected = flip_sign(mirrored <= top ? mirrored : top, side);
-    const T v = at_most(at_least(projected, lowest), highest);
-    return x_adv == x_adv ? v : x_adv;
+    const T projected = flip_sign(mirrored > top ? top : mirrored, side);
+    return at_most(at_least(projected, lowest), highest);
   }
 };
 

@@ -30,7 +30,7 @@ def pgd_step_(
 
     The result is inside both in exact arithmetic, not just up to rounding: the ball's bounds are rounded
     towards x, ``eps`` and ``clip_max`` down and ``clip_min`` up to x's dtype. A NaN gradient makes no step,
-    as a zero one; an infinite one steps like any other. NaN in ``x_adv`` or ``x`` stays NaN. Where ``x`` is
+    as a zero one; an infinite one steps like any other. NaN in ``x_adv`` stays NaN. Where ``x`` is
     outside the box, the box wins.
 
     Args:
@@ -142,9 +142,9 @@ def _step_linf(x_adv, grad, x, eps, alpha, lowest, highest) -> Tensor:
     """The step in plain PyTorch; ``eps`` and ``alpha`` broadcast against ``x``."""
     zero = torch.zeros((), dtype=x.dtype, device=x.device)
     step = torch.where(grad > 0, alpha, torch.where(grad < 0, -alpha, zero))
-    low, high = _rounded_sum(x, -eps, math.inf), _rounded_sum(x, eps, -math.inf)
-    projected = torch.minimum(torch.maximum(x_adv + step, low), high).clamp(lowest, highest)
-    return torch.where(x_adv.isnan(), x_adv, projected)
+    moved, low, high = x_adv + step, _rounded_sum(x, -eps, math.inf), _rounded_sum(x, eps, -math.inf)
+    moved = torch.where(moved > high, high, torch.where(moved < low, low, moved))
+    return moved.clamp(lowest, highest)
 
 
 def _rounded_sum(a: Tensor, b: Tensor, towards: float) -> Tensor:
