@@ -5,9 +5,6 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= runs/demo
 
-# glibc maps every large tensor afresh by default, so that a benchmark would measure page faults.
-WARM_MALLOC := MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=8000000000
-
 .PHONY: help demo test bench gpu-check lint install clean
 
 help:
@@ -24,7 +21,7 @@ test: $(VENV)/installed
 	$(BIN)/pytest
 
 bench: $(VENV)/installed
-	$(WARM_MALLOC) $(BIN)/pytest benchmarks --benchmark-only --benchmark-disable-gc
+	$(BIN)/sat-kernels bench
 
 gpu-check: $(VENV)/installed
 	$(BIN)/sat-kernels info
