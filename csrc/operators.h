@@ -12,6 +12,16 @@
 
 namespace sat_kernels {
 
+inline void check_number(const Tensor&, double) {}
+inline void check_number(const Tensor& input, const Tensor& number) {
+  STD_TORCH_CHECK(number.device() == input.device(), "a learnable number is on another device than input");
+}
+
+template <class Device, class... Numbers> Elementwise job_of(const Tensor& input, const Numbers&... numbers) {
+  (check_number(input, numbers), ...);
+  return Device::take(numbers...);
+}
+
 inline void check_grad(const char* name, const Tensor& grad, const Tensor& input) {
   check_like(name, grad, "input", input);
   STD_TORCH_CHECK(grad.scalar_type() == input.scalar_type(), name, " differs in dtype from input: expected the same");
@@ -20,7 +30,7 @@ inline void check_grad(const char* name, const Tensor& grad, const Tensor& input
 template <class Device, Activation A, class... Numbers> Tensor forward(Tensor input, Numbers... numbers) {
   input = dense(input);
   Tensor out = torch::stable::empty_like(input);
-  Elementwise job = Device::take(numbers...);
+  Elementwise job = job_of<Device>(input, numbers...);
   job.input = input.const_data_ptr();
   job.out = out.mutable_data_ptr();
   Device::run(A, Pass::forward, input, job);
@@ -29,7 +39,7 @@ template <class Device, Activation A, class... Numbers> Tensor forward(Tensor in
 
 template <class Device, Activation A, class... Numbers> void forward_(Tensor input, Numbers... numbers) {
   Tensor values = dense(input);
-  Elementwise job = Device::take(numbers...);
+  Elementwise job = job_of<Device>(input, numbers...);
   job.input = job.out = values.mutable_data_ptr();
   Device::run(A, Pass::forward, values, job);
   if (values.get() != input.get()) torch::stable::copy_(input, values);
@@ -41,7 +51,7 @@ Tensor backward(Tensor grad, Tensor input, Numbers... numbers) {
   input = dense(input);
   grad = laid_out_as(input, grad);
   Tensor out = torch::stable::empty_like(input);
-  Elementwise job = Device::take(numbers...);
+  Elementwise job = job_of<Device>(input, numbers...);
   job.grad = grad.const_data_ptr();
   job.input = input.const_data_ptr();
   job.out = out.mutable_data_ptr();
@@ -57,7 +67,7 @@ std::tuple<Tensor, Tensor> double_backward(Tensor grad_grad, Tensor grad, Tensor
   grad_grad = laid_out_as(input, grad_grad);
   grad = laid_out_as(input, grad);
   Tensor grad_out = torch::stable::empty_like(input), out = torch::stable::empty_like(input);
-  Elementwise job = Device::take(numbers...);
+  Elementwise job = job_of<Device>(input, numbers...);
   job.grad_grad = grad_grad.const_data_ptr();
   job.grad = grad.const_data_ptr();
   job.input = input.const_data_ptr();
@@ -73,7 +83,7 @@ std::tuple<Tensor, Tensor> parameter_backward(Tensor grad, Tensor input, Tensor 
   input = dense(input);
   grad = laid_out_as(input, grad);
   Tensor out = torch::stable::empty_like(input), parameter_grad = torch::stable::empty_like(parameter);
-  Elementwise job = Device::take(parameter);
+  Elementwise job = job_of<Device>(input, parameter);
   job.grad = grad.const_data_ptr();
   job.input = input.const_data_ptr();
   job.out = out.mutable_data_ptr();

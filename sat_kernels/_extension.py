@@ -1,6 +1,7 @@
 """Loads the compiled part of the package, if there is one."""
 
 import importlib
+import importlib.util
 import os
 import warnings
 

@@ -16,14 +16,26 @@ from torch import Tensor
 def parametric_softplus(input: Tensor, alpha: Tensor) -> Tensor:
     # threshold 80 instead of torch's 20: exp(80) still fits float32, and the gradient at alpha does not
     # drop to zero from alpha * x = 20 on.
-    return F.softplus(input * alpha, threshold=80.0) / alpha
+    x = _wide(input)
+    return (F.softplus(x * alpha, threshold=80.0) / alpha).to(input.dtype)
 
 
 def smooth_relu(input: Tensor, beta: Tensor) -> Tensor:
-    positive = F.relu(input)
+    x = F.relu(_wide(input))
     # Cut below infinity: inf - log1p(inf) would be NaN.
-    t = (beta * positive).clamp(max=torch.finfo(input.dtype).max)
-    return positive - torch.log1p(t) / beta
+    t = (beta * x).clamp(max=1e30)
+    # For t < 1, t - log1p(t) would cancel: csrc/formulas/activations.h has the series.
+    s = t / (2 + t)
+    z, series = s * s, 0.0
+    for k in range(31, 1, -2):
+        series = series * z + 1 / k
+    small = (t * s - 2 * s * z * series) / beta
+    return torch.where(t < 1, small, x - torch.log1p(t) / beta).to(input.dtype)
+
+
+def _wide(input: Tensor) -> Tensor:
+    """float32 for 16-bit types: these formulas lose too much in between."""
+    return input.float() if input.dtype in (torch.bfloat16, torch.float16) else input
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ template <class T> SK_FN Reduced<T> reduce_by_log2(T x) {
 
 }  // namespace detail
 
-// exp(x) for x <= 40 (double: 350), rounded to denormal results as it should be.
+// exp(x) for x <= 65 (double: 660), rounded to denormal results as it should be.
 template <class T> SK_FN T exponential(T x) {
 #ifdef __CUDA_ARCH__
   return ::exp(x);
@@ -99,8 +99,8 @@ template <class T> SK_FN T exponential(T x) {
   const auto [shifted, r] = detail::reduce_by_log2(at_least(x, single ? T(-104) : T(-746)));
   const T value = T(1) + r * (T(1) + r * detail::exp_tail(r));
   // 2^n in two factors, of which one is fixed, since n may be below the least normal exponent.
-  constexpr Bits lift = single ? 64 : 512;
-  constexpr T unlift = single ? T(0x1p-64) : T(0x1p-512);
+  constexpr Bits lift = single ? 32 : 64;
+  constexpr T unlift = single ? T(0x1p-32) : T(0x1p-64);
   return value * detail::power_of_two<T>(bit_cast<Bits>(shifted) + Bits(FloatBits<T>::kBias + lift)) * unlift;
 #endif
 }

@@ -1,6 +1,7 @@
 // The Linf step of projected gradient descent, and the rounding that keeps it inside the ball.
 //
-// Rounding to nearest leaves 1.5 to 8.8 % of the pixels at the ball's surface one unit outside of it.
+// Rounding to nearest leaves 1.5 to 8.8 % of the pixels one unit outside of the ball. The proofs below need
+// gradual underflow, which is torch's default.
 #pragma once
 
 #include "number.h"

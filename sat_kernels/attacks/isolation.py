@@ -20,8 +20,8 @@ def isolated(model, mode: str, device: torch.device):
     flags = [module.training for module in modules]
     # Tensors that were made in inference mode can be neither frozen nor changed outside it.
     parameters = {p for m in modules for p in m.parameters(recurse=False) if p.requires_grad and not p.is_inference()}
-    buffers = [(m, name, b) for m in modules for name, b in m._buffers.items() if b is not None]
-    before = [None if b.is_inference() else b.detach().clone() for _, _, b in buffers]
+    buffers = [(m, name, b) for m in modules for name, b in m._buffers.items()]
+    before = [None if b is None or b.is_inference() else b.detach().clone() for _, _, b in buffers]
     keep_updates = False
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:

@@ -152,7 +152,7 @@ class PGD:
 
     def _judge(self, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Per sample whether the attack has succeeded, and the loss that it maximises."""
-        logits = self._logits(x_adv)
+        logits = self._logits(x_adv.clone())  # a model may change its input in place
         predicted = logits.argmax(1)
         return (predicted == y if self.targeted else predicted != y), self._losses(logits, y)
 

@@ -16,14 +16,15 @@ _DTYPES = frozenset((torch.float32, torch.float64, torch.bfloat16, torch.float16
 _DEVICES = devices()
 _TYPES = (Tensor, torch.nn.Parameter)
 _is_compiling = torch.compiler.is_compiling
+_tracing_state = torch._C._get_tracing_state
 _transforms_active = torch._C._are_functorch_transforms_active
 
 
 def has_kernel(tensor: Tensor) -> bool:
     """Whether the kernels take ``tensor`` here and now.
 
-    They do not under torch.compile, torch.func transforms and forward-mode differentiation, nor on tensor
-    subclasses: there the plain formula is what the surrounding machinery can see through.
+    They do not under torch.compile, torch.jit.trace, torch.func transforms and forward-mode differentiation, nor
+    on tensor subclasses: there the plain formula is what the surrounding machinery can see through.
     """
     return (
         tensor.device.type in _DEVICES
@@ -33,6 +34,7 @@ def has_kernel(tensor: Tensor) -> bool:
         and forward_ad._current_level < 0
         and not _transforms_active()
         and not _is_compiling()
+        and _tracing_state() is None
     )
 
 
@@ -42,19 +44,21 @@ def activate(row: Activation, input: Tensor, parameters: tuple = (), inplace: bo
         parameters = tuple(
             _parameter_tensor(name, value, input) for name, value in zip(row.parameters, parameters, strict=True)
         )
-    if not has_kernel(input):
+    # In place, a lazily negated tensor would be written to through a copy.
+    if not has_kernel(input) or (inplace and input.is_neg()):
         return _plain(row, input, parameters, inplace)
     kernels = _KERNELS[row.name]
     if torch.is_grad_enabled() and (input.requires_grad or (row.learnable and parameters[0].requires_grad)):
         if not inplace:
             return kernels.apply(input, *parameters)
-        if input.is_leaf:
+        base = input._base if input._is_view() else input
+        if base.is_leaf and base.requires_grad:
             raise RuntimeError("a leaf tensor that requires grad can't be changed in place: use inplace=False")
+        _check_writable(input)
         return _InPlace.apply(row, input, input.clone(), parameters)
     if not inplace:
         return kernels.forward(input, *parameters)
-    if overlaps_itself(input):
-        raise RuntimeError(f"input overlaps itself (strides {input.stride()}): use inplace=False, or clone() it first")
+    _check_writable(input)
     kernels.forward_(input, *parameters)
     torch.autograd.graph.increment_version(input)
     return input
@@ -66,13 +70,20 @@ def _plain(row: Activation, input: Tensor, parameters: tuple, inplace: bool) -> 
     return row.reference(input, *parameters)
 
 
+def _check_writable(input: Tensor) -> None:
+    if overlaps_itself(input):
+        raise RuntimeError(f"input overlaps itself (strides {input.stride()}): use inplace=False, or clone() it first")
+
+
 def _parameter_tensor(name: str, value, input: Tensor) -> Tensor:
     if isinstance(value, Tensor):
+        if not value.is_floating_point():
+            raise TypeError(f"{name} is {value.dtype}: expected a number or a floating tensor of one element")
         if value.numel() != 1:
             raise ValueError(f"{name} has shape {tuple(value.shape)}: expected a number or a tensor of one element")
         if value.device != input.device:
             raise ValueError(f"{name} is on {value.device}: expected the input's device, {input.device}")
-        return value
+        return value.reshape(())
     if not value > 0:
         raise ValueError(f"{name}={value}: expected a number > 0")
     dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
@@ -195,8 +206,12 @@ def _plain_gradients(function, variables: tuple, needed: tuple, grad: Tensor) ->
     """Gradients of ``function`` at the variables that are ``needed``; differentiable where grad mode is on."""
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        if not create_graph:
-            variables = [v.detach().requires_grad_(n) for v, n in zip(variables, needed, strict=True)]
+        # Views of them are nodes of their own: where one variable depends on another, the gradient at the
+        # variables themselves would contain that path, which the caller's graph goes through once more.
+        variables = [
+            (v.view_as(v) if create_graph else v.detach().requires_grad_()) if n else v
+            for v, n in zip(variables, needed, strict=True)
+        ]
         wanted = [v for v, n in zip(variables, needed, strict=True) if n]
         found = iter(torch.autograd.grad(function(*variables), wanted, grad, create_graph=create_graph))
     return [next(found) if n else None for n in needed]

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -52,8 +53,10 @@ def pgd_step_(
     _check(x_adv, grad, x, norm, clip_min, clip_max)
     eps = _size("eps", eps, x_adv)
     alpha = _size("alpha", alpha, x_adv)
-    lowest, highest = _round_up(clip_min, x.dtype), _round_down(clip_max, x.dtype)
-    if x_adv.device.type in _DEVICES and type(x_adv) is Tensor:
+    lowest, highest = _round_up(float(clip_min), x.dtype), _round_down(float(clip_max), x.dtype)
+    if lowest > highest:
+        raise ValueError(f"clip_min={clip_min}, clip_max={clip_max}: expected a number of {x.dtype} between them")
+    if x_adv.device.type in _DEVICES and type(x_adv) is Tensor and not x_adv.is_neg():
         if not isinstance(eps, Tensor) and not isinstance(alpha, Tensor):
             torch.ops.sat_kernels.pgd_step_linf_.default(x_adv, grad, x, eps, alpha, lowest, highest)
         else:
@@ -70,6 +73,10 @@ def _check(x_adv, grad, x, norm, clip_min, clip_max) -> None:
     for name, tensor in (("x_adv", x_adv), ("grad", grad), ("x", x)):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name} is a {type(tensor).__name__}: expected a tensor")
+        if tensor.layout is not torch.strided or tensor.is_nested:
+            raise TypeError(
+                f"{name} is a {'nested' if tensor.is_nested else tensor.layout} tensor: expected a dense one"
+            )
     if x_adv.dtype not in _FLOATS[:2]:
         raise TypeError(f"x_adv is {x_adv.dtype}: expected torch.float32 or torch.float64")
     if x.dtype != x_adv.dtype:
@@ -81,6 +88,8 @@ def _check(x_adv, grad, x, norm, clip_min, clip_max) -> None:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}: expected x_adv's, {tuple(x_adv.shape)}")
         if tensor.device != x_adv.device:
             raise ValueError(f"{name} is on {tensor.device}: expected x_adv's device, {x_adv.device}")
+    if x_adv.is_meta:
+        raise TypeError("x_adv is a meta tensor: expected one with data")
     if norm != "Linf":
         raise ValueError(f"norm={norm!r}: expected 'Linf'")
     if not clip_min <= clip_max:
@@ -97,12 +106,14 @@ def _check(x_adv, grad, x, norm, clip_min, clip_max) -> None:
 def _size(name: str, value, x_adv: Tensor):
     """``value`` as a number or (B,) tensor in x_adv's dtype; radii are rounded down to it."""
     if not isinstance(value, Tensor):
+        if not isinstance(value, Real):
+            raise TypeError(f"{name} is a {type(value).__name__}: expected a number or a tensor of one per sample")
         value = float(value)
         if math.isnan(value) or (name == "eps" and value < 0):
             raise ValueError(f"{name}={value}: expected a number{' >= 0' if name == 'eps' else ''}")
         return _round_down(value, x_adv.dtype) if name == "eps" else value
     batch = x_adv.shape[:1]
-    if value.shape != batch:
+    if value.shape != batch or x_adv.dim() == 0:
         raise ValueError(f"{name} has shape {tuple(value.shape)}: expected a number or one per sample, {tuple(batch)}")
     if not value.is_floating_point():
         raise TypeError(f"{name} is {value.dtype}: expected a floating tensor")
@@ -126,10 +137,9 @@ def _per_sample(value, x_adv: Tensor):
 @functools.lru_cache
 def _round_down(value: float, dtype: torch.dtype) -> float:
     """The largest number of ``dtype`` that is <= value."""
-    value = float(value)
-    rounded = torch.tensor(value, dtype=dtype)
+    rounded = torch.tensor(value, dtype=dtype, device="cpu")
     if rounded.item() > value:
-        rounded = torch.nextafter(rounded, torch.tensor(-math.inf, dtype=dtype))
+        rounded = torch.nextafter(rounded, torch.tensor(-math.inf, dtype=dtype, device="cpu"))
     return rounded.item()
 
 

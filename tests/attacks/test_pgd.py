@@ -370,3 +370,15 @@ def test_wrong_calls(net, batch, change, error, words, feasible):
     call = {name: arguments.pop(name) for name in ("x", "y", "sample_ids") if name in arguments}
     with pytest.raises(error, match=words):
         PGD(**arguments, steps=1, feasible=feasible)(**call)
+
+
+def test_restarts_of_a_model_that_changes_its_input_in_place():
+    layer = torch.nn.Linear(12, 3)
+
+    def model(x):
+        with torch.no_grad():
+            x.mul_(3)
+        return layer(x.flatten(1))
+
+    x, y = torch.rand(6, 3, 2, 2), torch.arange(6) % 3
+    assert check_feasible(PGD(model, restarts=3, steps=2)(x, y), x, 8 / 255).violations == 0
