@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= runs/demo
 
-.PHONY: help demo test bench gpu-check lint install clean
+.PHONY: FORCE help demo test bench gpu-check lint install clean
 
 help:
 	@echo "make demo       train ReLU and smooth networks adversarially on real digits; table and plot in $(DEMO)"
@@ -33,8 +33,12 @@ lint: $(VENV)/installed
 
 install: $(VENV)/installed
 
-$(VENV)/torch:
-	$(PYTHON) -m venv $(VENV)
+# Rewritten only when it changes, so that another interpreter or torch makes another environment.
+$(VENV).wanted: FORCE
+	@echo "$(PYTHON) $(TORCH)" | cmp -s - $@ || echo "$(PYTHON) $(TORCH)" > $@
+
+$(VENV)/torch: $(VENV).wanted
+	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH) "setuptools>=77" "pybind11>=2.12" ninja
 	touch $@
 
@@ -43,4 +47,4 @@ $(VENV)/installed: $(VENV)/torch pyproject.toml setup.py $(shell find csrc -type
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info sat_kernels/*.so
+	rm -rf $(VENV) $(VENV).wanted build dist *.egg-info sat_kernels/*.so

@@ -16,8 +16,10 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 OLDEST_TORCH = (2, 11)
-# Volta to Hopper would be a long build: one GPU generation each, the newest as PTX for what comes after.
+OLDEST_CUDA = (12, 8)
+# One of each GPU generation, the newest as PTX for what comes after.
 DEFAULT_CUDA_ARCHS = "8.0;9.0;10.0+PTX"
+INSTALL = 'pip install torch "setuptools>=77" "pybind11>=2.12" ninja && pip install --no-build-isolation .'
 
 
 def fail(message: str) -> None:
@@ -34,11 +36,13 @@ def flag(name: str) -> bool | None:
 def import_torch():
     try:
         import torch
-    except ImportError:
+    except ImportError as error:
+        if importlib.util.find_spec("torch") is not None:
+            fail(f"torch is installed but cannot be imported ({error}).")
         fail(
-            "the extension is built against the PyTorch that you have, and none is visible to this build: install "
-            "torch first and use `pip install --no-build-isolation .` (SAT_KERNELS_EXTENSION=0 installs the "
-            "package without its extension)."
+            "the extension is built against the PyTorch that you have, and none is visible to this build: use "
+            f"`{INSTALL}` (`python -m build --no-isolation` for a wheel), or set SAT_KERNELS_EXTENSION=0 to install "
+            "the package without its extension."
         )
     version = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if version < OLDEST_TORCH:
@@ -48,11 +52,19 @@ def import_torch():
 
 def check_compiler() -> None:
     compiler = os.environ.get("CXX", "c++").split()[0]
-    if shutil.which(compiler) is None and shutil.which("g++") is None:
+    if shutil.which(compiler) is None:
         fail(
             f"no C++ compiler ({compiler}) was found: install one (Debian: apt install g++), name yours in CXX, or "
             "set SAT_KERNELS_EXTENSION=0 to install the package without its extension."
         )
+
+
+def is_clang() -> bool:
+    command = [*os.environ.get("CXX", "c++").split(), "--version"]
+    return (
+        shutil.which(command[0]) is not None
+        and "clang" in subprocess.run(command, capture_output=True, text=True).stdout
+    )
 
 
 def cuda_home(torch) -> str | None:
@@ -65,14 +77,37 @@ def cuda_home(torch) -> str | None:
         print("sat_kernels: no CUDA kernels: this torch was built without CUDA (SAT_KERNELS_CUDA=1 builds them anyway)")
         return None
     nvcc = shutil.which("nvcc")
-    candidates = [os.environ.get("CUDA_HOME"), "/usr/local/cuda", nvcc and str(Path(nvcc).resolve().parents[1])]
+    candidates = [os.environ.get("CUDA_HOME")]
+    if candidates == [None]:
+        candidates = ["/usr/local/cuda", nvcc and str(Path(nvcc).resolve().parents[1])]
     home = next((c for c in candidates if c and (Path(c) / "bin" / "nvcc").exists()), None)
+    reason = unsuitable(home, torch.version.cuda)
+    if reason is None:
+        return home
+    if wanted:
+        fail(f"SAT_KERNELS_CUDA=1, but {reason}.")
+    print(f"sat_kernels: no CUDA kernels: {reason}")
+    return None
+
+
+def toolkit_version(home: str) -> str | None:
+    told = subprocess.run([str(Path(home) / "bin" / "nvcc"), "--version"], capture_output=True, text=True).stdout
+    found = re.search(r"release (\d+\.\d+)", told)
+    return found and found.group(1)
+
+
+def unsuitable(home: str | None, torch_cuda: str | None) -> str | None:
+    """Why the toolkit in ``home`` cannot be used, or None."""
     if home is None:
-        reason = "no CUDA toolkit was found: set CUDA_HOME to the folder that holds bin/nvcc"
-        if wanted:
-            fail(f"SAT_KERNELS_CUDA=1, but {reason}.")
-        print(f"sat_kernels: no CUDA kernels: {reason}")
-    return home
+        return "no CUDA toolkit was found: set CUDA_HOME to the folder that holds bin/nvcc"
+    version = toolkit_version(home)
+    if version is None:
+        return f"{home}/bin/nvcc does not tell its version: set CUDA_HOME to another toolkit"
+    if tuple(map(int, version.split("."))) < OLDEST_CUDA:
+        return f"the CUDA toolkit in {home} is {version}: expected {'.'.join(map(str, OLDEST_CUDA))} or newer"
+    if torch_cuda is not None and torch_cuda.split(".")[0] != version.split(".")[0]:
+        return f"the CUDA toolkit in {home} is {version} and torch's CUDA {torch_cuda}: expected the same major version"
+    return None
 
 
 def extension(torch):
@@ -81,7 +116,10 @@ def extension(torch):
     if home is not None:
         os.environ["CUDA_HOME"] = home
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_CUDA_ARCHS)
-    import pybind11
+    try:
+        import pybind11
+    except ImportError:
+        fail(f"pybind11 is not installed: use `{INSTALL}`.")
     from torch.utils import cpp_extension
 
     sources = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").glob("**/*.cpp"))
@@ -91,17 +129,18 @@ def extension(torch):
         f"-DTORCH_TARGET_VERSION=0x{major:02x}{minor:02x}000000000000",
         f'-DSK_TORCH_VERSION="{torch.__version__}"',
     ]
-    # No -ffast-math: it would reorder the exact sums of the projection and assume NaN away. Jump threading
-    # copies the code between two selections for every outcome of the first, which costs up to 30 % more
-    # instructions once the loop is vectorised.
+    # No -ffast-math: it would reorder the exact sums of the projection and assume NaN away.
     cxx = ["-std=c++20", "-O3", "-g0", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math"]
-    cxx += ["-ffp-contract=fast", "-fno-thread-jumps", "-Wall", *define]
+    cxx += ["-ffp-contract=fast", "-Wall", *define]
+    if not is_clang():
+        # Jump threading copies the code between two selections for every outcome of the first, which costs up to
+        # 30 % more instructions once the loop is vectorised.
+        cxx.append("-fno-thread-jumps")
     libraries, library_dirs, nvcc = ["torch_cpu"], cpp_extension.library_paths(), []
     if home is not None:
         cpp_extension.CUDA_HOME = home
         archs = os.environ["TORCH_CUDA_ARCH_LIST"].replace(" ", ";")
-        told = subprocess.run([str(Path(home) / "bin" / "nvcc"), "--version"], capture_output=True, text=True).stdout
-        version = re.search(r"release ([\d.]+)", told).group(1)
+        version = toolkit_version(home)
         sources += sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc" / "cuda").glob("*.cu"))
         cxx += [f'-DSK_CUDA_VERSION="{version}"', f'-DSK_CUDA_ARCHS="{archs}"']
         nvcc = ["-std=c++20", "-O3", "--expt-relaxed-constexpr", *define]

@@ -79,6 +79,29 @@ def test_cuda_demanded_without_a_toolkit():
     assert_one_sentence(result, "SAT_KERNELS_CUDA=1, but no CUDA toolkit was found", "set CUDA_HOME")
 
 
+@pytest.mark.parametrize(
+    ("told", "fragment"),
+    [("release 11.4, V11.4", "is 11.4: expected 12.8 or newer"), ("", "does not tell its version")],
+)
+def test_cuda_demanded_with_an_unsuitable_toolkit(tmp_path, told, fragment):
+    nvcc = tmp_path / "bin" / "nvcc"
+    nvcc.parent.mkdir()
+    nvcc.write_text(f"#!/bin/sh\necho '{told}'\n")
+    nvcc.chmod(0o755)
+    result = run(sys.executable, "setup.py", "--version", SAT_KERNELS_CUDA="1", CUDA_HOME=str(tmp_path))
+    assert_one_sentence(result, "SAT_KERNELS_CUDA=1", fragment)
+
+
+def test_missing_pybind11():
+    code = (
+        "import runpy, sys; sys.modules['pybind11'] = None\n"
+        "sys.argv = ['setup.py', '--version']; runpy.run_path('setup.py', run_name='__main__')"
+    )
+    assert_one_sentence(
+        run(sys.executable, "-c", code), "pybind11 is not installed", "pip install --no-build-isolation"
+    )
+
+
 def test_package_without_extension(tmp_path):
     """Installs, warns once, and works through plain PyTorch."""
     # From a copy: setuptools' build folder would still hold an extension from before.
