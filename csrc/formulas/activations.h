@@ -36,7 +36,7 @@ template <class T> struct SiLU {
 
 template <class T> struct GELU {
   // x Phi(x). 1 + erf would lose every digit of the left tail.
-  static constexpr T kLimit = sizeof(T) == 4 ? T(14.5) : T(39);
+  static constexpr T kLimit = sizeof(T) == 4 ? T(14.4) : T(38.6);
   SK_FN GELU(double, double) {}
   SK_FN static T cdf(T x, T tail) { return x > T(0) ? T(1) - tail : tail; }
   SK_FN T value(T x) const { return at_least(x, -kLimit) * cdf(x, normal(x).tail); }
@@ -200,18 +200,18 @@ template <class T> struct Mish {
   static constexpr T kLinear = sizeof(T) == 4 ? T(20) : T(40);
   SK_FN Mish(double, double) {}
   SK_FN T value(T x) const {
-    const T z = at_least(x, -kLimit), w = exponential(at_most(z, kLinear)), n = w * (w + T(2));
+    const T z = at_least(x, -kLimit), w = exponential_in_range(at_most(z, kLinear)), n = w * (w + T(2));
     return z * (n / (n + T(2)));
   }
   SK_FN T derivative(T x) const {
-    const T z = at_most(at_least(x, -kLimit), kLinear), w = exponential(z), n = w * (w + T(2));
+    const T z = at_most(at_least(x, -kLimit), kLinear), w = exponential_in_range(z), n = w * (w + T(2));
     const T r = T(1) / (n + T(2));
-    // Grouped so that nothing overflows or is squared before it is scaled.
-    const T smooth = n * r + T(4) * z * (w * r) * ((w + T(1)) * r);
+    // n r + 4 z (w r) ((w + 1) r), and w (w + 1) = n - w.
+    const T smooth = r * (n + T(4) * z * ((n - w) * r));
     return x > kLinear ? T(1) : smooth;
   }
   SK_FN T second(T x) const {
-    const T z = at_most(at_least(x, -kLimit), kLinear), w = exponential(z), n = w * (w + T(2));
+    const T z = at_most(at_least(x, -kLimit), kLinear), w = exponential_in_range(z), n = w * (w + T(2));
     const T r = T(1) / (n + T(2)), slope = T(1) - T(2) * w * (n * r);
     const T smooth = T(4) * (w * r) * ((w + T(1)) * r) * (T(2) + z * slope / (T(1) + w));
     return x > kLinear ? T(0) : smooth;

@@ -89,14 +89,17 @@ template <class T> SK_FN Reduced<T> reduce_by_log2(T x) {
 
 }  // namespace detail
 
-// exp(x) for x <= 65 (double: 660), rounded to denormal results as it should be.
-template <class T> SK_FN T exponential(T x) {
+// Where exp underflows to 0.
+template <class T> constexpr T kUnderflow = sizeof(T) == 4 ? T(-104) : T(-746);
+
+// exp(x) for kUnderflow <= x <= 65 (double: 660), rounded to denormal results as it should be.
+template <class T> SK_FN T exponential_in_range(T x) {
 #ifdef __CUDA_ARCH__
   return ::exp(x);
 #else
   using Bits = typename FloatBits<T>::Unsigned;
   constexpr bool single = sizeof(T) == 4;
-  const auto [shifted, r] = detail::reduce_by_log2(at_least(x, single ? T(-104) : T(-746)));
+  const auto [shifted, r] = detail::reduce_by_log2(x);
   const T value = T(1) + r * (T(1) + r * detail::exp_tail(r));
   // 2^n in two factors, of which one is fixed, since n may be below the least normal exponent.
   constexpr Bits lift = single ? 32 : 64;
@@ -104,6 +107,9 @@ template <class T> SK_FN T exponential(T x) {
   return value * detail::power_of_two<T>(bit_cast<Bits>(shifted) + Bits(FloatBits<T>::kBias + lift)) * unlift;
 #endif
 }
+
+// exp(x) for x <= 65 (double: 660).
+template <class T> SK_FN T exponential(T x) { return exponential_in_range(at_least(x, kUnderflow<T>)); }
 
 // exp(x) - 1 without cancellation.
 template <class T> SK_FN T exponential_minus_one(T x) {
@@ -161,9 +167,10 @@ template <class T> struct Normal {
 };
 template <class T> SK_FN Normal<T> normal(T x) {
   constexpr bool single = sizeof(T) == 4;
-  constexpr T limit = single ? T(14.5) : T(39);
+  // Beyond, x times the tail is 0, and a^2 / 2 out of exp's range.
+  constexpr T limit = single ? T(14.4) : T(38.6);
   const T a = at_most(absolute(x), limit);
-  const T e = exponential(T(-0.5) * a * a);
+  const T e = exponential_in_range(T(-0.5) * a * a);
   const T density = T(0.398942280401432678) * e;
 #ifdef __CUDA_ARCH__
   return {T(0.5) * ::erfc(a * T(0.707106781186547524)), density};
