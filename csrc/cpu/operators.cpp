@@ -3,6 +3,9 @@
 #include "../storage.h"
 #include "kernels.h"
 
+#include <cstdlib>
+#include <string>
+
 namespace sat_kernels::cpu {
 
 namespace baseline {
@@ -15,10 +18,14 @@ namespace avx512 {
 const Kernels& kernels();
 }
 
+// SAT_KERNELS_CPU_CAPABILITY=baseline or avx2 asks for less than the machine has, so that it can be tested.
 const Kernels& kernels() {
 #if defined(__x86_64__)
   const auto choose = []() -> const Kernels& {
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+    const char* set = std::getenv("SAT_KERNELS_CPU_CAPABILITY");
+    const std::string wanted = set == nullptr ? "" : set;
+    if (wanted == "baseline") return baseline::kernels();
+    if (wanted != "avx2" && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
       return avx512::kernels();
     }

@@ -1,6 +1,10 @@
 """The activations' kernels against formulas of their own, in mpmath and float64."""
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import mpmath as mp
 import pytest
@@ -384,6 +388,19 @@ def test_parameter_of_the_models_dtype(name, dtype):
     row.reference(x.double(), parameter64).sum().backward()
     assert parameter.grad.dtype == dtype
     torch.testing.assert_close(parameter.grad.double(), parameter64.grad, rtol=torch.finfo(dtype).eps * 8, atol=0)
+
+
+@needs_extension
+def test_kernels_for_lesser_machines():
+    """The same tests on the baseline's kernels, which are compiled without fused multiply-add."""
+    tests = [__file__, str(Path(__file__).with_name("test_perturbation.py"))]
+    chosen = "hard_points or every_16_bit or limits or kinks or written_completely or exact or feasib"
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-k", f"({chosen}) and not lesser", *tests]
+    environment = {**os.environ, "SAT_KERNELS_CPU_CAPABILITY": "baseline"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout[-3000:]
+    code = "import sat_kernels; print(sat_kernels.build_info()['cpu_capability'])"
+    assert subprocess.check_output([sys.executable, "-c", code], env=environment, text=True).strip() == "baseline"
 
 
 def test_a_wrong_gradient_would_be_seen():
