@@ -193,8 +193,8 @@ class PGD:
         x_adv = x + _per_sample(self.eps, x) * noise
         if not self.feasible:
             return x_adv.clamp(self.clip_min, self.clip_max)
-        # A step of size 0 projects.
-        return self._fused_step(x_adv, torch.zeros_like(x), x, alpha=0.0)
+        # A step of size 0 projects, whatever its direction.
+        return self._fused_step(x_adv, noise, x, alpha=0.0)
 
     def _step(self, x_adv: Tensor, grad: Tensor, x: Tensor) -> Tensor:
         if self.feasible:
