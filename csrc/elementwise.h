@@ -16,6 +16,8 @@ enum class Activation {
 enum class Pass { forward, backward, double_backward, parameter_backward, count };
 enum class DType { float32, float64, bfloat16, float16, count };
 
+constexpr int kMostNumbers = 2;
+
 // A pass's tensors, in the same dense layout. Outputs may be inputs, element for element.
 struct Elementwise {
   const void* grad_grad;
@@ -23,10 +25,12 @@ struct Elementwise {
   const void* input;
   void* out;
   void* grad_out;
-  double numbers[2];
-  // A learnable number, where it lies on a device that the host should not wait for.
-  const void* parameter;
-  DType parameter_dtype;
+  // What the formula is made from: numbers, or, where they are learnable, tensors in the type that is computed in,
+  // with one element for each channel. Element i belongs to channel i / inner % channels.
+  double numbers[kMostNumbers];
+  const void* parameters[kMostNumbers];
+  void* parameter_grads[kMostNumbers];
+  int64_t channels, inner;
 };
 
 // x_adv, x: dense, float32 or float64. grad: in the same layout. One eps and alpha for all, or, where

@@ -1,9 +1,7 @@
 // The operators, apart from where they run: checks, layouts, allocation.
 //
 // `Device` runs kernels over dense memory:
-//   Elementwise take(double or Tensor...)                         a job with an activation's numbers
-//   void run(Activation, Pass, const Tensor& input, job)
-//   void run_with_parameter(Activation, const Tensor& input, job, Tensor& parameter_grad)
+//   void run(Activation, Pass, const Tensor& input, Elementwise)
 //   void step_linf(const Tensor& x_adv, DType of grad, Step)
 #pragma once
 
@@ -12,14 +10,27 @@
 
 namespace sat_kernels {
 
-inline void check_number(const Tensor&, double) {}
-inline void check_number(const Tensor& input, const Tensor& number) {
-  STD_TORCH_CHECK(number.device() == input.device(), "a learnable number is on another device than input");
+inline void take(Elementwise& job, int i, const Tensor&, double number) { job.numbers[i] = number; }
+inline void take(Elementwise& job, int i, const Tensor& input, const Tensor& parameter) {
+  const int64_t channels = parameter.numel();
+  STD_TORCH_CHECK(channels == 1 || (input.sizes().size() > 1 && input.sizes()[1] == channels),
+                  "parameters: expected one element, or as many as input has channels (dimension 1)");
+  STD_TORCH_CHECK(i == 0 || channels == job.channels, "parameters: expected as many elements in each");
+  STD_TORCH_CHECK(parameter.device() == input.device() && parameter.is_contiguous() &&
+                      parameter.scalar_type() == opmath_of(input),
+                  "parameters: expected contiguous tensors on input's device, float64 for float64, else float32");
+  job.parameters[i] = parameter.const_data_ptr();
+  job.channels = channels;
+  if (channels > 1) job.inner = input.strides()[1];
 }
 
-template <class Device, class... Numbers> Elementwise job_of(const Tensor& input, const Numbers&... numbers) {
-  (check_number(input, numbers), ...);
-  return Device::take(numbers...);
+// `input` is dense.
+template <class... Numbers> Elementwise job_of(const Tensor& input, const Numbers&... numbers) {
+  Elementwise job{};
+  job.channels = job.inner = 1;
+  int i = 0;
+  (take(job, i++, input, numbers), ...);
+  return job;
 }
 
 inline void check_grad(const char* name, const Tensor& grad, const Tensor& input) {
@@ -30,7 +41,7 @@ inline void check_grad(const char* name, const Tensor& grad, const Tensor& input
 template <class Device, Activation A, class... Numbers> Tensor forward(Tensor input, Numbers... numbers) {
   input = dense(input);
   Tensor out = torch::stable::empty_like(input);
-  Elementwise job = job_of<Device>(input, numbers...);
+  Elementwise job = job_of(input, numbers...);
   job.input = input.const_data_ptr();
   job.out = out.mutable_data_ptr();
   Device::run(A, Pass::forward, input, job);
@@ -39,7 +50,7 @@ template <class Device, Activation A, class... Numbers> Tensor forward(Tensor in
 
 template <class Device, Activation A, class... Numbers> void forward_(Tensor input, Numbers... numbers) {
   Tensor values = dense(input);
-  Elementwise job = job_of<Device>(input, numbers...);
+  Elementwise job = job_of(values, numbers...);
   job.input = job.out = values.mutable_data_ptr();
   Device::run(A, Pass::forward, values, job);
   if (values.get() != input.get()) torch::stable::copy_(input, values);
@@ -51,7 +62,7 @@ Tensor backward(Tensor grad, Tensor input, Numbers... numbers) {
   input = dense(input);
   grad = laid_out_as(input, grad);
   Tensor out = torch::stable::empty_like(input);
-  Elementwise job = job_of<Device>(input, numbers...);
+  Elementwise job = job_of(input, numbers...);
   job.grad = grad.const_data_ptr();
   job.input = input.const_data_ptr();
   job.out = out.mutable_data_ptr();
@@ -67,7 +78,7 @@ std::tuple<Tensor, Tensor> double_backward(Tensor grad_grad, Tensor grad, Tensor
   grad_grad = laid_out_as(input, grad_grad);
   grad = laid_out_as(input, grad);
   Tensor grad_out = torch::stable::empty_like(input), out = torch::stable::empty_like(input);
-  Elementwise job = job_of<Device>(input, numbers...);
+  Elementwise job = job_of(input, numbers...);
   job.grad_grad = grad_grad.const_data_ptr();
   job.grad = grad.const_data_ptr();
   job.input = input.const_data_ptr();
@@ -77,18 +88,24 @@ std::tuple<Tensor, Tensor> double_backward(Tensor grad_grad, Tensor grad, Tensor
   return {grad_out, out};
 }
 
-template <class Device, Activation A>
-std::tuple<Tensor, Tensor> parameter_backward(Tensor grad, Tensor input, Tensor parameter) {
+template <class Device, Activation A, class... Parameters>
+std::tuple<Tensor, Parameters...> parameter_backward(Tensor grad, Tensor input, Parameters... parameters) {
   check_grad("grad_output", grad, input);
   input = dense(input);
   grad = laid_out_as(input, grad);
-  Tensor out = torch::stable::empty_like(input), parameter_grad = torch::stable::empty_like(parameter);
-  Elementwise job = job_of<Device>(input, parameter);
+  std::tuple<Tensor, Parameters...> result(torch::stable::empty_like(input), torch::stable::empty_like(parameters)...);
+  Elementwise job = job_of(input, parameters...);
   job.grad = grad.const_data_ptr();
   job.input = input.const_data_ptr();
-  job.out = out.mutable_data_ptr();
-  Device::run_with_parameter(A, input, job, parameter_grad);
-  return {out, parameter_grad};
+  std::apply(
+      [&](Tensor& out, auto&... parameter_grads) {
+        int i = 0;
+        job.out = out.mutable_data_ptr();
+        ((job.parameter_grads[i++] = parameter_grads.mutable_data_ptr()), ...);
+      },
+      result);
+  Device::run(A, Pass::parameter_backward, input, job);
+  return result;
 }
 
 inline void check_step(const Tensor& x_adv, const Tensor& grad, const Tensor& x) {
@@ -141,21 +158,22 @@ void pgd_step_linf_per_sample_(Tensor x_adv, Tensor grad, Tensor x, Tensor eps, 
   step_in<Device>(samples_apart ? x_adv : torch::stable::contiguous(x_adv), x_adv, grad, x, step);
 }
 
-}  // namespace sat_kernels
+// The registrations for one device.
+template <class Device, class Library> void register_operators(Library& m) {
+#define SK_FIXED(name, Formula, schema, ...)                                                            \
+  m.impl(#name, TORCH_BOX((&forward<Device, Activation::name __VA_OPT__(, ) __VA_ARGS__>)));            \
+  m.impl(#name "_", TORCH_BOX((&forward_<Device, Activation::name __VA_OPT__(, ) __VA_ARGS__>)));       \
+  m.impl(#name "_backward", TORCH_BOX((&backward<Device, Activation::name __VA_OPT__(, ) __VA_ARGS__>))); \
+  m.impl(#name "_double_backward",                                                                      \
+         TORCH_BOX((&double_backward<Device, Activation::name __VA_OPT__(, ) __VA_ARGS__>)));
+#define SK_LEARNABLE(name, Formula, schema, ...)     \
+  SK_FIXED(name, Formula, schema, __VA_ARGS__)       \
+  m.impl(#name "_parameter_backward", TORCH_BOX((&parameter_backward<Device, Activation::name, __VA_ARGS__>)));
+  SK_ACTIVATIONS(SK_FIXED, SK_LEARNABLE)
+#undef SK_FIXED
+#undef SK_LEARNABLE
+  m.impl("pgd_step_linf_", TORCH_BOX((&pgd_step_linf_<Device>)));
+  m.impl("pgd_step_linf_per_sample_", TORCH_BOX((&pgd_step_linf_per_sample_<Device>)));
+}
 
-// The registrations for one device, in a STABLE_TORCH_LIBRARY_IMPL block `m`.
-#define SK_REGISTER(m, Device)                                                                                   \
-  SK_ACTIVATIONS(SK_REGISTER_FIXED, SK_REGISTER_LEARNABLE)                                                       \
-  m.impl("pgd_step_linf_", TORCH_BOX((&sat_kernels::pgd_step_linf_<Device>)));                                   \
-  m.impl("pgd_step_linf_per_sample_", TORCH_BOX((&sat_kernels::pgd_step_linf_per_sample_<Device>)));
-#define SK_REGISTER_PASSES(name, ...)                                                                            \
-  m.impl(#name, TORCH_BOX((&sat_kernels::forward<Device, sat_kernels::Activation::__VA_ARGS__>)));               \
-  m.impl(#name "_", TORCH_BOX((&sat_kernels::forward_<Device, sat_kernels::Activation::__VA_ARGS__>)));          \
-  m.impl(#name "_backward", TORCH_BOX((&sat_kernels::backward<Device, sat_kernels::Activation::__VA_ARGS__>)));  \
-  m.impl(#name "_double_backward",                                                                               \
-         TORCH_BOX((&sat_kernels::double_backward<Device, sat_kernels::Activation::__VA_ARGS__>)));
-#define SK_REGISTER_FIXED(name, Formula, schema, ...) SK_REGISTER_PASSES(name, name __VA_OPT__(, ) __VA_ARGS__)
-#define SK_REGISTER_LEARNABLE(name, Formula, parameter)                                                          \
-  SK_REGISTER_PASSES(name, name, sat_kernels::Tensor)                                                            \
-  m.impl(#name "_parameter_backward",                                                                            \
-         TORCH_BOX((&sat_kernels::parameter_backward<Device, sat_kernels::Activation::name>)));
+}  // namespace sat_kernels

@@ -12,14 +12,17 @@ STABLE_TORCH_LIBRARY(sat_kernels, m) {
   m.def(#name "_backward(Tensor grad_output, Tensor input" numbers ") -> Tensor");                    \
   m.def(#name "_double_backward(Tensor grad_grad_input, Tensor grad_output, Tensor input" numbers     \
               ") -> (Tensor, Tensor)");
-  // With a learnable number, a tensor of one element: also both gradients in one pass.
-#define SK_LEARNABLE(name, Formula, parameter)                                            \
-  SK_FIXED(name, Formula, ", Tensor " parameter)                                          \
-  m.def(#name "_parameter_backward(Tensor grad_output, Tensor input, Tensor " parameter   \
-              ") -> (Tensor, Tensor)");
+  // With learnable numbers, tensors of one element or of one per channel: also every gradient in one pass.
+#define SK_LEARNABLE(name, Formula, parameters, ...)                                          \
+  SK_FIXED(name, Formula, parameters)                                                         \
+  m.def(#name "_parameter_backward(Tensor grad_output, Tensor input" parameters               \
+              ") -> (Tensor" SK_TENSORS(__VA_ARGS__) ")");
+  // ", Tensor" for each parameter.
+#define SK_TENSORS(first, ...) ", Tensor" __VA_OPT__(", Tensor")
   SK_ACTIVATIONS(SK_FIXED, SK_LEARNABLE)
 #undef SK_FIXED
 #undef SK_LEARNABLE
+#undef SK_TENSORS
 
   // x_adv + alpha sign(grad), projected to the Linf ball around x and to the box, in place. eps, clip_min and
   // clip_max are numbers of x's dtype. per_sample: one eps and alpha per index of the first dimension.

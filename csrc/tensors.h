@@ -28,6 +28,11 @@ inline DType dtype_of(const Tensor& t) {
   return DType::count;
 }
 
+// The type that the kernels compute in.
+inline ScalarType opmath_of(const Tensor& t) {
+  return t.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
 inline bool same_layout(const Tensor& a, const Tensor& b) {
   const auto sizes = a.sizes(), a_strides = a.strides(), b_strides = b.strides();
   for (size_t d = 0; d < sizes.size(); ++d) {

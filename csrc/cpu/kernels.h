@@ -7,9 +7,8 @@
 
 namespace sat_kernels::cpu {
 
-// Elements [begin, end). parameter_backward returns the sum of grad * df/dp, other passes 0.
-using ElementwiseKernel = double (*)(const Elementwise&, int64_t begin, int64_t end);
-
+// Elements [begin, end). parameter_backward adds grad * df/dp to sums[parameter][channel]; others leave `sums` alone.
+using ElementwiseKernel = void (*)(const Elementwise&, int64_t begin, int64_t end, double* sums);
 using StepKernel = void (*)(const Step&, int64_t begin, int64_t end);
 
 struct Kernels {

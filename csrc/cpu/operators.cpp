@@ -43,45 +43,38 @@ namespace {
 // Elements per task: about 10 us of work. It does not depend on the number of threads, so sums do not either.
 constexpr int64_t kGrain = 16384;
 
-double number(double value) { return value; }
-double number(const Tensor& t) {
-  STD_TORCH_CHECK(t.numel() == 1 && t.is_cpu(), "a learnable number is a CPU tensor of one element");
-  return with_type(dtype_of(t), [&](auto* type) {
-    using S = std::remove_pointer_t<decltype(type)>;
-    return double(load(*static_cast<const S*>(t.const_data_ptr())));
-  });
-}
+// Likewise for sums, of which each task has one per channel and parameter: at most two bytes for each element.
+int64_t sum_grain(int64_t channels) { return std::max(kGrain, 8 * channels); }
 
 struct Cpu {
-  template <class... Numbers> static Elementwise take(const Numbers&... numbers) {
-    Elementwise job{};
-    int i = 0;
-    ((job.numbers[i++] = number(numbers)), ...);
-    return job;
-  }
-
   static void run(Activation activation, Pass pass, const Tensor& input, const Elementwise& job) {
     const auto kernel = kernels().activation[int(activation)][int(pass)][int(dtype_of(input))];
+    if (pass == Pass::parameter_backward) return run_with_sums(kernel, input, job);
     torch::stable::parallel_for(0, input.numel(), kGrain,
-                                [&](int64_t begin, int64_t end) { kernel(job, begin, end); });
+                                [&](int64_t begin, int64_t end) { kernel(job, begin, end, nullptr); });
   }
 
-  static void run_with_parameter(Activation activation, const Tensor& input, const Elementwise& job,
-                                 Tensor& parameter_grad) {
-    const auto kernel = kernels().activation[int(activation)][int(Pass::parameter_backward)][int(dtype_of(input))];
-    const int64_t size = input.numel();
-    std::vector<double> sums((size + kGrain - 1) / kGrain);
-    torch::stable::parallel_for(0, int64_t(sums.size()), 1, [&](int64_t begin, int64_t end) {
+  static void run_with_sums(ElementwiseKernel kernel, const Tensor& input, const Elementwise& job) {
+    const int64_t size = input.numel(), grain = sum_grain(job.channels), tasks = (size + grain - 1) / grain;
+    int parameters = 0;
+    while (parameters < kMostNumbers && job.parameters[parameters] != nullptr) ++parameters;
+    const int64_t width = parameters * job.channels;
+    std::vector<double> sums(tasks * width);
+    torch::stable::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
       for (int64_t task = begin; task < end; ++task) {
-        sums[task] = kernel(job, task * kGrain, std::min(size, (task + 1) * kGrain));
+        kernel(job, task * grain, std::min(size, (task + 1) * grain), sums.data() + task * width);
       }
     });
-    double total = 0;
-    for (double sum : sums) total += sum;
-    with_type(dtype_of(parameter_grad), [&](auto* type) {
-      using S = std::remove_pointer_t<decltype(type)>;
-      *static_cast<S*>(parameter_grad.mutable_data_ptr()) = store<S>(Opmath<S>(total));
-    });
+    for (int64_t i = 0; i < width; ++i) {
+      double total = 0;
+      for (int64_t task = 0; task < tasks; ++task) total += sums[task * width + i];
+      void* grad = job.parameter_grads[i / job.channels];
+      if (dtype_of(input) == DType::float64) {
+        static_cast<double*>(grad)[i % job.channels] = total;
+      } else {
+        static_cast<float*>(grad)[i % job.channels] = float(total);
+      }
+    }
   }
 
   static void step_linf(const Tensor& x_adv, DType grad, const Step& step) {
@@ -95,6 +88,5 @@ struct Cpu {
 }  // namespace sat_kernels::cpu
 
 STABLE_TORCH_LIBRARY_IMPL(sat_kernels, CPU, m) {
-  using Device = sat_kernels::cpu::Cpu;
-  SK_REGISTER(m, Device)
+  sat_kernels::register_operators<sat_kernels::cpu::Cpu>(m);
 }

@@ -50,21 +50,8 @@ struct Launch {
 };
 
 struct Cuda {
-  static void take_one(Elementwise& job, int i, double value) { job.numbers[i] = value; }
-  static void take_one(Elementwise& job, int, const Tensor& t) {
-    STD_TORCH_CHECK(t.numel() == 1 && t.is_cuda(), "a learnable number is a tensor of one element on the input's device");
-    job.parameter = t.const_data_ptr();
-    job.parameter_dtype = dtype_of(t);
-  }
-  template <class... Numbers> static Elementwise take(const Numbers&... numbers) {
-    Elementwise job{};
-    int i = 0;
-    (take_one(job, i++, numbers), ...);
-    return job;
-  }
   static void run(Activation activation, Pass pass, const Tensor& input, const Elementwise& job);
-  static void run_with_parameter(Activation activation, const Tensor& input, const Elementwise& job,
-                                 Tensor& parameter_grad);
+  static void run_with_sums(Activation activation, const Tensor& input, const Elementwise& job);
   static void step_linf(const Tensor& x_adv, DType grad, const Step& step);
 };
 
