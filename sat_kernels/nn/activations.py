@@ -1,9 +1,15 @@
-"""The activations as modules: torch's own classes with fused forwards, and those that torch lacks."""
+"""The activations as modules: torch's own classes with fused forwards, and those that torch lacks.
+
+The latter are made from the rows of the table, but for those whose module does more than hold numbers.
+"""
 
 import torch
 from torch import Tensor
 
 from .. import functional as F
+from ..activations import ACTIVATIONS
+from .learnable import make_module
+from .relu_smooth_backward import ReLUSmoothBackward
 
 
 class SiLU(torch.nn.SiLU):
@@ -48,62 +54,28 @@ class Mish(torch.nn.Mish):
         return F.mish(input, self.inplace)
 
 
-class _Sharpness(torch.nn.Module):
-    """An activation with one positive sharpness, kept as its square root so that it stays positive."""
+class Serf(torch.nn.Module):
+    """x * erf(softplus(x)) (Nag et al., arXiv 2108.09598).
 
-    def __init__(self, name: str, value: float, learnable: bool, device, dtype):
+    Args:
+        inplace: whether to overwrite the input.
+
+    Shape: any floating tensor; the output has its shape and dtype.
+    """
+
+    def __init__(self, inplace: bool = False):
         super().__init__()
-        if not value > 0:
-            raise ValueError(f"{name}={value}: expected a number > 0")
-        self._sharpness, self.learnable = name, learnable
-        raw = torch.full((), value, device=device, dtype=dtype).sqrt()
-        if learnable:
-            self.raw = torch.nn.Parameter(raw)
-        else:
-            self.register_buffer("raw", raw)
+        self.inplace = inplace
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.serf(input, self.inplace)
 
     def extra_repr(self) -> str:
-        value = "?" if self.raw.is_meta else f"{self.raw.item() ** 2:.6g}"
-        return f"{self._sharpness}={value}, learnable={self.learnable}"
+        return "inplace=True" if self.inplace else ""
 
 
-class SmoothReLU(_Sharpness):
-    """x - log(1 + beta * x) / beta where x > 0, else 0, with beta = raw^2 (Xie et al., arXiv 2006.14536).
-
-    The authors' code learns one raw value per layer, initially 20; hence the default.
-
-    Args:
-        beta: sharpness > 0 to begin with. As beta grows, the function approaches ReLU.
-        learnable: whether ``raw`` is a parameter (else a buffer). Keep it out of weight decay.
-
-    Shape: any floating tensor; the output has its shape and dtype.
-
-    Raises:
-        ValueError: ``beta`` is not > 0.
-    """
-
-    def __init__(self, beta: float = 400.0, learnable: bool = True, device=None, dtype=None):
-        super().__init__("beta", beta, learnable, device, dtype)
-
-    def forward(self, input: Tensor) -> Tensor:
-        return F.smooth_relu(input, self.raw.square())
-
-
-class ParametricSoftplus(_Sharpness):
-    """log(1 + exp(alpha * x)) / alpha, with alpha = raw^2 (Xie et al., arXiv 2006.14536, section 3).
-
-    Args:
-        alpha: sharpness > 0 to begin with; the paper's gradient study uses 10.
-        learnable: whether ``raw`` is a parameter (else a buffer). Keep it out of weight decay.
-
-    Shape: any floating tensor; the output has its shape and dtype.
-
-    Raises:
-        ValueError: ``alpha`` is not > 0.
-    """
-
-    def __init__(self, alpha: float = 10.0, learnable: bool = False, device=None, dtype=None):
-        super().__init__("alpha", alpha, learnable, device, dtype)
-
-    def forward(self, input: Tensor) -> Tensor:
-        return F.parametric_softplus(input, self.raw.square())
+__all__ = ["CELU", "ELU", "GELU", "Mish", "ReLUSmoothBackward", "Serf", "SiLU", "Softplus"]
+for _row in ACTIVATIONS.values():
+    if _row.learnable:
+        globals()[_row.module] = make_module(_row, __name__)
+        __all__ += [_row.module]

@@ -29,7 +29,7 @@ def replace_activations(
     Each place that holds such a module gets a new instance, also where one object is held in several. Where
     a class calls one attribute at several places (torchvision's residual blocks call ``self.relu`` two or
     three times) and the replacement has parameters, every call site gets an instance: the attribute becomes
-    a list of them (state_dict keys ``relu.0.raw``, ``relu.1.raw``) and the parent becomes an instance of a
+    a list of them (state_dict keys ``relu.0.raw_beta``, ``relu.1.raw_beta``) and the parent becomes an instance of a
     subclass of its class, under the same name, whose methods pick from it.
 
     Training flags are kept; parameters and buffers take the device and dtype of the parent's parameters (of

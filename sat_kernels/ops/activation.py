@@ -1,7 +1,7 @@
 """Activations: choice between kernel and plain formula, and derivatives of every order.
 
-Values, first and second derivatives are kernels. Third ones, and second ones that involve a learnable
-parameter, differentiate the plain formula: rare, and right.
+Values, first and second derivatives are kernels. Third ones, and second ones that involve a learnable parameter,
+differentiate the plain formula: rare, and right.
 """
 
 import torch
@@ -9,85 +9,125 @@ from torch import Tensor
 from torch.autograd import Function, forward_ad
 
 from .._extension import devices, extension
-from ..activations import ACTIVATIONS, Activation
+from ..activations import ACTIVATIONS, ANY, Activation, Parameter
 from .overlap import overlaps_itself
 
 _DTYPES = frozenset((torch.float32, torch.float64, torch.bfloat16, torch.float16))
-_DEVICES = devices()
+_ON_CPU, _ON_CUDA = "cpu" in devices(), "cuda" in devices()
 _TYPES = (Tensor, torch.nn.Parameter)
+# Bound here since each look-up through a module is a tenth of a microsecond, of which a call takes five.
+_strided = torch.strided
 _is_compiling = torch.compiler.is_compiling
+_is_grad_enabled = torch.is_grad_enabled
 _tracing_state = torch._C._get_tracing_state
+_dispatch_modes = torch._C._len_torch_dispatch_stack
 _transforms_active = torch._C._are_functorch_transforms_active
+_is_batched = torch._C._functorch.is_legacy_batchedtensor
 
 
 def has_kernel(tensor: Tensor) -> bool:
     """Whether the kernels take ``tensor`` here and now.
 
-    They do not under torch.compile, torch.jit.trace, torch.func transforms and forward-mode differentiation, nor
-    on tensor subclasses: there the plain formula is what the surrounding machinery can see through.
+    They do not under torch.compile, torch.jit.trace, torch.func transforms, forward-mode differentiation and modes such
+    as make_fx's, nor on tensor subclasses: there the plain formula is what the surrounding machinery can see through.
     """
     return (
-        tensor.device.type in _DEVICES
+        type(tensor) in _TYPES
         and tensor.dtype in _DTYPES
-        and type(tensor) in _TYPES
-        and tensor.layout is torch.strided
-        and forward_ad._current_level < 0
-        and not _transforms_active()
-        and not _is_compiling()
-        and _tracing_state() is None
+        and (_ON_CPU if tensor.is_cpu else _ON_CUDA and tensor.is_cuda)
+        and tensor.layout is _strided
+        and not _seen_through()
     )
 
 
-def activate(row: Activation, input: Tensor, parameters: tuple = (), inplace: bool = False) -> Tensor:
-    """``row``'s value at ``input``; ``parameters`` in the order of ``row.parameters``."""
+def _seen_through() -> bool:
+    """Whether something around may trace, compile or differentiate what runs now, forward or backward."""
+    # Compiling first: the compiler would take the other questions into its graph.
+    return (
+        _is_compiling()
+        or forward_ad._current_level >= 0
+        or _transforms_active()
+        or _tracing_state() is not None
+        or _dispatch_modes() > 0
+    )
+
+
+def activate(row: Activation, input: Tensor, numbers: tuple = (), inplace: bool = False) -> Tensor:
+    """``row``'s value at ``input``; ``numbers`` in the order of ``row.parameters``."""
     if row.learnable:
-        parameters = tuple(
-            _parameter_tensor(name, value, input) for name, value in zip(row.parameters, parameters, strict=True)
-        )
+        return _activate_learnable(row, input, numbers)
+    if numbers:
+        for parameter, value in zip(row.parameters, numbers, strict=True):
+            if type(value) is not float or parameter.domain is not ANY:
+                row.check(parameter, value)
     # In place, a lazily negated tensor would be written to through a copy.
     if not has_kernel(input) or (inplace and input.is_neg()):
-        return _plain(row, input, parameters, inplace)
+        return input.copy_(row.reference(input.clone(), *numbers)) if inplace else row.reference(input, *numbers)
     kernels = _KERNELS[row.name]
-    if torch.is_grad_enabled() and (input.requires_grad or (row.learnable and parameters[0].requires_grad)):
-        if not inplace:
-            return kernels.apply(input, *parameters)
-        base = input._base if input._is_view() else input
-        if base.is_leaf and base.requires_grad:
-            raise RuntimeError("a leaf tensor that requires grad can't be changed in place: use inplace=False")
-        _check_writable(input)
-        return _InPlace.apply(row, input, input.clone(), parameters)
+    differentiable = _is_grad_enabled() and input.requires_grad
     if not inplace:
-        return kernels.forward(input, *parameters)
+        return (kernels.apply if differentiable else kernels.forward)(input, *numbers)
     _check_writable(input)
-    kernels.forward_(input, *parameters)
+    if differentiable:
+        # Backward needs what was there, and copy_ makes torch's own checks before it writes.
+        return input.copy_(kernels.apply(input.clone(), *numbers))
+    kernels.forward_(input, *numbers)
     torch.autograd.graph.increment_version(input)
     return input
 
 
-def _plain(row: Activation, input: Tensor, parameters: tuple, inplace: bool) -> Tensor:
-    if inplace:
-        return input.copy_(row.reference(input.clone(), *parameters))
-    return row.reference(input, *parameters)
+def _activate_learnable(row: Activation, input: Tensor, values: tuple) -> Tensor:
+    if not input.is_floating_point():
+        raise TypeError(f"input is {input.dtype}: {row.name} expects a floating tensor")
+    dtype = torch.float64 if input.dtype is torch.float64 else torch.float32
+    fused, on_cpu = has_kernel(input), input.is_cpu
+    for value in values:
+        # What modules hold, mostly. Anything else is looked at in detail, which takes 10 us more.
+        if not (type(value) in _TYPES and value.dtype is dtype and value.numel() == 1 and value.is_cpu == on_cpu):
+            values = [_as_tensor(row, p, value, input) for p, value in zip(row.parameters, values, strict=True)]
+            if fused := fused and all(type(value) in _TYPES for value in values):
+                values = _as_kernels_take(values, dtype)
+            break
+    if not fused:
+        return row.plain(input, *values)
+    kernels = _KERNELS[row.name]
+    if _is_grad_enabled() and (input.requires_grad or any(value.requires_grad for value in values)):
+        return kernels.apply(input, *values)
+    return kernels.forward(input, *values)
 
 
 def _check_writable(input: Tensor) -> None:
     if overlaps_itself(input):
         raise RuntimeError(f"input overlaps itself (strides {input.stride()}): use inplace=False, or clone() it first")
+    if input.is_inference() and not torch.is_inference_mode_enabled():
+        raise RuntimeError("input is an inference tensor, which is not to be changed outside of inference mode")
 
 
-def _parameter_tensor(name: str, value, input: Tensor) -> Tensor:
-    if isinstance(value, Tensor):
-        if not value.is_floating_point():
-            raise TypeError(f"{name} is {value.dtype}: expected a number or a floating tensor of one element")
-        if value.numel() != 1:
-            raise ValueError(f"{name} has shape {tuple(value.shape)}: expected a number or a tensor of one element")
-        if value.device != input.device:
-            raise ValueError(f"{name} is on {value.device}: expected the input's device, {input.device}")
-        return value.reshape(())
-    if not value > 0:
-        raise ValueError(f"{name}={value}: expected a number > 0")
-    dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
-    return torch.full((), value, dtype=dtype, device=input.device)
+def _as_tensor(row: Activation, parameter: Parameter, value, input: Tensor) -> Tensor:
+    name = parameter.name
+    if not isinstance(value, Tensor):
+        row.check(parameter, value)
+        dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
+        return torch.full((1,), value, dtype=dtype, device=input.device)
+    if not value.is_floating_point():
+        raise TypeError(f"{name} is {value.dtype}: expected a number or a floating tensor")
+    if value.numel() != 1 and (value.ndim != 1 or input.ndim < 2 or value.shape[0] != input.shape[1]):
+        raise ValueError(
+            f"{name} has shape {tuple(value.shape)}: expected a number, a tensor of one element, or one element for "
+            f"each of the input's channels (dimension 1 of {tuple(input.shape)})"
+        )
+    if value.device != input.device:
+        raise ValueError(f"{name} is on {value.device}: expected the input's device, {input.device}")
+    return value
+
+
+def _as_kernels_take(parameters: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """The parameters in the type that the kernels compute in, with equally many elements; differentiable."""
+    parameters = [p if p.dtype is dtype else p.to(dtype) for p in parameters]
+    if len(parameters) > 1:
+        channels = next((p.numel() for p in parameters if p.numel() != 1), 1)
+        parameters = [p if p.numel() == channels else p.reshape(1).expand(channels) for p in parameters]
+    return [p.contiguous() for p in parameters]
 
 
 class _Kernels:
@@ -105,20 +145,13 @@ class _Kernels:
         self.backward, self.double_backward = operator("_backward"), operator("_double_backward")
         if row.learnable:
             self.parameter_backward = operator("_parameter_backward")
-            self.apply = _plain_apply(_learnable_function(row, self))
-        else:
-            self.apply = _plain_apply(_fixed_function(row, self))
         self.apply_backward = _plain_apply(_backward_function(row, self))
-
-    def input_gradient(self, row: Activation, grad: Tensor, input: Tensor, parameters: tuple) -> Tensor:
-        if _transforms_active():
-            return _plain_gradients(lambda x: row.reference(x, *parameters), (input,), (True,), grad)[0]
-        if torch.is_grad_enabled():
-            return self.apply_backward(grad, input, *parameters)
-        return self.backward(grad, input, *parameters)
+        self.apply = _plain_apply(_learnable_function(row, self) if row.learnable else _fixed_function(row, self))
 
 
 def _plain_apply(function: type[Function]):
+    # Called directly for each node of the graph, without a frame that looks for it: 3 us per call.
+    function._backward_cls.apply = function.backward
     return super(Function, function).apply
 
 
@@ -134,28 +167,45 @@ def _fixed_function(row: Activation, kernels: _Kernels) -> type[Function]:
 
         @staticmethod
         def backward(ctx, grad):
-            return kernels.input_gradient(row, grad, *ctx.saved_tensors, ctx.numbers), *nothing
+            (input,) = ctx.saved_tensors
+            if not _is_grad_enabled() and has_kernel(grad):
+                return kernels.backward(grad, input, *ctx.numbers), *nothing
+            return _input_gradient(row, grad, input, ctx.numbers), *nothing
 
     return Fixed
 
 
 def _learnable_function(row: Activation, kernels: _Kernels) -> type[Function]:
+    nothing = (None,) * len(row.parameters)
+
     class Learnable(Function):
         @staticmethod
-        def forward(ctx, input, parameter):
-            ctx.save_for_backward(input, parameter)
-            return kernels.forward(input, parameter)
+        def forward(ctx, input, *parameters):
+            ctx.save_for_backward(input, *parameters)
+            return kernels.forward(input, *parameters)
 
         @staticmethod
         def backward(ctx, grad):
-            input, parameter = ctx.saved_tensors
-            if not ctx.needs_input_grad[1]:
-                return kernels.input_gradient(row, grad, input, (parameter,)), None
-            if torch.is_grad_enabled() or _transforms_active():
-                return tuple(_plain_gradients(row.reference, (input, parameter), ctx.needs_input_grad, grad))
-            return kernels.parameter_backward(grad, input, parameter)
+            input, *parameters = ctx.saved_tensors
+            fused = not _is_grad_enabled() and has_kernel(grad)
+            if True in ctx.needs_input_grad[1:]:
+                if fused:
+                    return kernels.parameter_backward(grad, input, *parameters)
+                return tuple(_plain_gradients(row.plain, (input, *parameters), ctx.needs_input_grad, grad))
+            if fused:
+                return kernels.backward(grad, input, *parameters), *nothing
+            return _input_gradient(row, grad, input, parameters), *nothing
 
     return Learnable
+
+
+def _input_gradient(row: Activation, grad: Tensor, input: Tensor, numbers: tuple) -> Tensor:
+    """grad * f'(input), differentiable where grad mode is on."""
+    # A batch of gradients goes through the kernels one by one, but without a graph.
+    if not has_kernel(grad) or (_is_grad_enabled() and _is_batched(grad)):
+        return _plain_gradients(lambda x: row.plain(x, *numbers), (input,), (True,), grad)[0]
+    kernels = _KERNELS[row.name]
+    return (kernels.apply_backward if _is_grad_enabled() else kernels.backward)(grad, input, *numbers)
 
 
 def _backward_function(row: Activation, kernels: _Kernels) -> type[Function]:
@@ -165,55 +215,51 @@ def _backward_function(row: Activation, kernels: _Kernels) -> type[Function]:
         """grad * f'(input), differentiable with respect to both."""
 
         @staticmethod
-        def forward(ctx, grad, input, *parameters):
-            ctx.save_for_backward(grad, input)
-            ctx.parameters = parameters
-            return kernels.backward(grad, input, *parameters)
+        def forward(ctx, grad, input, *numbers):
+            ctx.save_for_backward(grad, input, *(numbers if row.learnable else ()))
+            ctx.numbers = () if row.learnable else numbers
+            return kernels.backward(grad, input, *numbers)
 
         @staticmethod
         def backward(ctx, grad_grad):
-            grad, input = ctx.saved_tensors
-            parameters = ctx.parameters
-            if not torch.is_grad_enabled() and not _transforms_active():
-                return *kernels.double_backward(grad_grad, grad, input, *parameters), *nothing
+            grad, input, *parameters = ctx.saved_tensors
+            numbers = parameters or ctx.numbers
+            if not _is_grad_enabled() and has_kernel(grad_grad):
+                return *kernels.double_backward(grad_grad, grad, input, *numbers), *nothing
 
             def first(grad, input):
-                return _plain_gradients(lambda x: row.reference(x, *parameters), (input,), (True,), grad)[0]
+                return _plain_gradients(lambda x: row.plain(x, *numbers), (input,), (True,), grad)[0]
 
             return *_plain_gradients(first, (grad, input), ctx.needs_input_grad[:2], grad_grad), *nothing
 
     return Backward
 
 
-class _InPlace(Function):
-    """``input`` overwritten by its activation. ``before`` is a copy of it that is part of the graph, too."""
-
-    @staticmethod
-    def forward(ctx, row, input, before, numbers):
-        ctx.row, ctx.numbers = row, numbers
-        ctx.save_for_backward(before)
-        ctx.mark_dirty(input)
-        _KERNELS[row.name].forward_(input, *numbers)
-        return input
-
-    @staticmethod
-    def backward(ctx, grad):
-        row = ctx.row
-        return None, _KERNELS[row.name].input_gradient(row, grad, *ctx.saved_tensors, ctx.numbers), None, None
-
-
 def _plain_gradients(function, variables: tuple, needed: tuple, grad: Tensor) -> list[Tensor | None]:
     """Gradients of ``function`` at the variables that are ``needed``; differentiable where grad mode is on."""
-    create_graph = torch.is_grad_enabled()
-    with torch.enable_grad():
-        # Views of them are nodes of their own: where one variable depends on another, the gradient at the
-        # variables themselves would contain that path, which the caller's graph goes through once more.
-        variables = [
-            (v.view_as(v) if create_graph else v.detach().requires_grad_()) if n else v
-            for v, n in zip(variables, needed, strict=True)
-        ]
-        wanted = [v for v, n in zip(variables, needed, strict=True) if n]
-        found = iter(torch.autograd.grad(function(*variables), wanted, grad, create_graph=create_graph))
+    if _seen_through() or _is_batched(grad):
+        # torch.autograd.grad would see no further than the innermost transform.
+        if not _is_grad_enabled():
+            variables = [v.detach() for v in variables]
+
+        def of_needed(*values):
+            values = iter(values)
+            return function(*(next(values) if n else v for v, n in zip(variables, needed, strict=True)))
+
+        _, pull = torch.func.vjp(of_needed, *(v for v, n in zip(variables, needed, strict=True) if n))
+        # create_graph chooses those of torch's formulas that have forward-mode derivatives.
+        found = iter(pull(grad, create_graph=True))
+    else:
+        create_graph = _is_grad_enabled()
+        with torch.enable_grad():
+            # Views are nodes of their own: where one variable depends on another, the gradient at the variables
+            # themselves would contain that path, which the caller's graph goes through once more.
+            variables = [
+                (v.view_as(v) if create_graph and v.requires_grad else v.detach().requires_grad_()) if n else v
+                for v, n in zip(variables, needed, strict=True)
+            ]
+            wanted = [v for v, n in zip(variables, needed, strict=True) if n]
+            found = iter(torch.autograd.grad(function(*variables), wanted, grad, create_graph=create_graph))
     return [next(found) if n else None for n in needed]
 
 

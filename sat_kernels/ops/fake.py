@@ -17,7 +17,7 @@ def register() -> None:
         if row.learnable:
             _register(
                 f"{row.name}_parameter_backward",
-                lambda grad, input, parameter: (torch.empty_like(input), torch.empty_like(parameter)),
+                lambda grad, *tensors: tuple(map(torch.empty_like, tensors)),
             )
     _register("pgd_step_linf_", lambda x_adv, *rest: None)
     _register("pgd_step_linf_per_sample_", lambda x_adv, *rest: None)
