@@ -24,29 +24,52 @@ LAYOUTS = {
     "empty": lambda x: x[:0],
 }
 
+# The default, a mu of 1e6, has second derivatives of that size.
+NUMBERS = {"smu": (0.25, 1.5)}
+
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations_agree_with_the_cpu(name, dtype, layout):
     torch.manual_seed(0)
-    row = ACTIVATIONS[name]
     x, grad = (LAYOUTS[layout](torch.randn(100_000).to(dtype)) * 4 for _ in range(2))
-    results = []
+    row = ACTIVATIONS[name]
+    agrees_with_the_cpu(row, x, grad, [torch.tensor([v]) for v in NUMBERS.get(name, row.defaults)])
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "channels_last", "NC"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", [name for name, row in ACTIVATIONS.items() if row.learnable])
+def test_parameters_per_channel_agree_with_the_cpus(name, dtype, layout):
+    torch.manual_seed(0)
+    x, grad = (torch.randn(5, 24, 31, 27).to(dtype) for _ in range(2))
+    if layout == "channels_last":
+        x = x.to(memory_format=torch.channels_last)
+    elif layout == "NC":
+        x, grad = x.reshape(-1, 24), grad.reshape(-1, 24)
+    row = ACTIVATIONS[name]
+    agrees_with_the_cpu(row, x, grad, [torch.rand(24) * 0.3 + 0.4 for _ in row.parameters])
+
+
+def agrees_with_the_cpu(row, x, grad, numbers):
+    dtype, results = x.dtype, []
     for device in ("cpu", "cuda"):
         kind = torch.float64 if dtype == torch.float64 else torch.float32
-        numbers = [torch.tensor(v, dtype=kind, device=device) if row.learnable else v for v in row.defaults]
-        parameters = [p.requires_grad_() for p in numbers if row.learnable]
+        constants = tuple(v.to(device, kind) if row.learnable else v.item() for v in numbers)
+        parameters = tuple(p.clone().requires_grad_() for p in constants if row.learnable)
         leaf = x.to(device).requires_grad_()
-        y = activate(row, leaf, tuple(numbers))
-        first = torch.autograd.grad(y, [leaf, *parameters], grad.to(device), retain_graph=True)
-        (slope,) = torch.autograd.grad(y, leaf, torch.ones_like(y), create_graph=True)
+        y = activate(row, leaf, parameters or constants)
+        first = torch.autograd.grad(y, [leaf, *parameters], grad.to(device))
+        # With parameters that want gradients it would be the plain formula's.
+        (slope,) = torch.autograd.grad(activate(row, leaf, constants).sum(), leaf, create_graph=True)
         (second,) = torch.autograd.grad(slope.sum(), leaf)
         results.append([t.detach().cpu().double() for t in (y, *first, second)])
         assert y.stride() == torch.empty_like(leaf).stride()
     eps = torch.finfo(dtype).eps
+    largest = max(1.0, *(v.max().item() for v in numbers), 1.0)
     for ours, theirs in zip(*results, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=16 * eps, atol=8 * eps * max(1.0, *row.defaults[:1], 1.0))
+        torch.testing.assert_close(ours, theirs, rtol=16 * eps, atol=8 * eps * largest)
 
 
 @pytest.mark.parametrize("per_sample", [False, True])

@@ -90,7 +90,7 @@ def replaced(model, to="smooth_relu", **arguments):
 def distinct(model):
     """``model`` with another sharpness at each instance, so that a mix-up changes the output."""
     for i, module in enumerate(m for m in model.modules() if isinstance(m, nn.SmoothReLU)):
-        module.raw.data.fill_(1.0 + i)
+        module.raw_beta.data.fill_(1.0 + i)
     return model
 
 
@@ -157,13 +157,12 @@ def test_training_flag_device_and_dtype():
     model["a"].eval()
     replaced(model)
     assert (model["a"][1].training, model["b"].training) == (False, True)
-    assert model["a"][1].raw.dtype == model["b"].raw.dtype == torch.bfloat16
+    assert model["a"][1].raw_beta.dtype == model["b"].raw_beta.dtype == torch.bfloat16
     meta = replaced(torch.nn.Sequential(torch.nn.Linear(2, 2, device="meta"), torch.nn.ReLU()))
-    assert meta[1].raw.is_meta
+    assert meta[1].raw_beta.is_meta
     fixed = functools.partial(nn.SmoothReLU, learnable=False)
-    assert (
-        replaced(torch.nn.Sequential(torch.nn.Linear(2, 2).double(), torch.nn.ReLU()), fixed)[1].raw.dtype.itemsize == 8
-    )
+    double = torch.nn.Sequential(torch.nn.Linear(2, 2).double(), torch.nn.ReLU())
+    assert replaced(double, fixed)[1].raw_beta.dtype == torch.float64
 
 
 @pytest.mark.parametrize(
@@ -220,7 +219,7 @@ def test_each_call_site_has_its_instance():
     torch.testing.assert_close(model(x), second(model.second(first(model.first(x))) + x))
     assert isinstance(model, Block)
     assert (type(model).__name__, type(model).__module__) == ("Block", Block.__module__)
-    assert list(model.state_dict())[-2:] == ["relu.0.raw", "relu.1.raw"]
+    assert list(model.state_dict())[-2:] == ["relu.0.raw_beta", "relu.1.raw_beta"]
     assert type(Block().relu) is torch.nn.ReLU
 
 

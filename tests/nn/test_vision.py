@@ -29,7 +29,7 @@ def replaced(model, to):
 
 
 def sharpnesses(model):
-    return [m.raw for m in model.modules() if isinstance(m, nn.SmoothReLU)]
+    return [m.raw_beta for m in model.modules() if isinstance(m, nn.SmoothReLU)]
 
 
 @pytest.mark.parametrize("library", ["torchvision", "timm"])
@@ -56,8 +56,8 @@ def test_one_learnable_instance_per_call_site(library, name):
 def test_torchvision_computes_what_it_should():
     """A block, call site by call site."""
     block = replaced(build("torchvision", "resnet18"), "smooth_relu").layer1[0].eval()
-    block.relu[0].raw.data.fill_(1.0)
-    block.relu[1].raw.data.fill_(3.0)
+    block.relu[0].raw_beta.data.fill_(1.0)
+    block.relu[1].raw_beta.data.fill_(3.0)
     x = torch.randn(2, 64, 8, 8)
     inner = functional.smooth_relu(block.bn1(block.conv1(x)), 1.0)
     expected = functional.smooth_relu(block.bn2(block.conv2(inner)) + x, 9.0)

@@ -1,5 +1,7 @@
 """Autograd around the activations' kernels: every order, compositions, learnable parameters, in-place."""
 
+import contextlib
+
 import pytest
 import torch
 
@@ -7,29 +9,78 @@ from sat_kernels.activations import ACTIVATIONS
 from sat_kernels.functional import silu
 from sat_kernels.ops.activation import activate, has_kernel
 
+# Not the defaults: a sharpness of 400 leaves finite differences nothing to see, and 1 hides a missing factor.
+NUMBERS = {"alpha": 1.5, "beta": 0.7, "b": 4.0, "mu": 1.3, "threshold": 20.0}
+# Whose gradient is not its derivative: test_relu_smooth_backward.
+DIFFERENTIABLE = [name for name in ACTIVATIONS if name != "relu_smooth_backward"]
+LEARNABLE = [name for name, row in ACTIVATIONS.items() if row.learnable]
 
-def tensors(row, numbers, dtype=torch.float32):
-    return tuple(torch.tensor(v, dtype=dtype) for v in numbers) if row.learnable else numbers
+
+def numbers(row):
+    return tuple(NUMBERS[p.name] for p in row.parameters)
 
 
-@pytest.mark.parametrize("name", ACTIVATIONS)
+def tensors(row, dtype=torch.float64):
+    """What ``row`` takes besides the input; leaves that require grad where it learns them."""
+    if not row.learnable:
+        return numbers(row)
+    return tuple(torch.tensor(v, dtype=dtype, requires_grad=True) for v in numbers(row))
+
+
+def points(*shape):
+    """An even number of them, none at 0, where ELU, CELU and SmoothReLU have no second derivative."""
+    x = torch.linspace(-1.9, 1.9, torch.Size(shape).numel(), dtype=torch.float64)
+    return x.reshape(shape).requires_grad_()
+
+
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
 def test_derivatives(name):
-    torch.manual_seed(1)
-    row = ACTIVATIONS[name]
-    x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
-    numbers = row.defaults if name != "smooth_relu" else (4.0,)
-    parameters = tuple(p.requires_grad_() for p in tensors(row, numbers, torch.float64)) if row.learnable else numbers
+    row, x = ACTIVATIONS[name], points(3, 4)
+    parameters = tensors(row)
 
     def function(x, *parameters):
         return activate(row, x, parameters)
 
-    assert torch.autograd.gradcheck(function, (x, *parameters), check_batched_grad=True, check_forward_ad=True)
-    assert torch.autograd.gradgradcheck(function, (x, *parameters))
-    third, plain = function(x, *parameters).sum(), row.reference(x, *parameters).sum()
+    assert torch.autograd.gradcheck(
+        function,
+        (x, *parameters),
+        check_batched_grad=True,
+        check_forward_ad=True,
+        check_batched_forward_grad=True,
+    )
+    assert torch.autograd.gradgradcheck(
+        function, (x, *parameters), check_batched_grad=True, check_fwd_over_rev=True, check_rev_over_rev=True
+    )
+    third, plain = function(x, *parameters).sum(), row.plain(x, *parameters).sum()
     for _ in range(3):
         third = torch.autograd.grad(third, x, create_graph=True)[0].sum()
         plain = torch.autograd.grad(plain, x, create_graph=True)[0].sum()
     torch.testing.assert_close(third, plain)
+
+
+def test_relu_smooth_backward():
+    """The rule grad * sigmoid(alpha x), and the derivatives of that rule."""
+    row, alpha, x = ACTIVATIONS["relu_smooth_backward"], 1.5, points(12)
+    y = activate(row, x, (alpha,))
+    assert torch.equal(y, x.relu())
+    grad = torch.linspace(-2, 3, 12, dtype=torch.float64, requires_grad=True)
+    for transform in (lambda f: f, torch.func.vmap):
+
+        def rule(x, grad, transform=transform):
+            return torch.autograd.grad(transform(lambda x: activate(row, x, (alpha,)))(x), x, grad, create_graph=True)[
+                0
+            ]
+
+        torch.testing.assert_close(rule(x, grad), grad * torch.sigmoid(alpha * x))
+        assert torch.autograd.gradcheck(rule, (x, grad))
+        assert torch.autograd.gradgradcheck(rule, (x, grad))
+    tangent = torch.linspace(1, 2, 12, dtype=torch.float64)
+    value, directional = torch.func.jvp(lambda x: activate(row, x, (alpha,)), (x.detach(),), (tangent,))
+    assert torch.equal(value, x.detach().relu())
+    torch.testing.assert_close(directional, tangent * torch.sigmoid(alpha * x.detach()))
+    jacobian = torch.func.jacfwd(torch.func.jacrev(lambda x: activate(row, x, (alpha,)).sum()))(x.detach())
+    s = torch.sigmoid(alpha * x.detach())
+    torch.testing.assert_close(jacobian, (alpha * s * (1 - s)).diag())
 
 
 COMPOSITIONS = {
@@ -41,13 +92,13 @@ COMPOSITIONS = {
 
 
 @pytest.mark.parametrize("composition", COMPOSITIONS)
-@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
 def test_higher_derivatives_of_compositions(name, composition):
     """Where the incoming gradient depends on the input, too, no path may be counted twice."""
     row, compose = ACTIVATIONS[name], COMPOSITIONS[composition]
-    numbers = tensors(row, (4.0,) if row.learnable else row.defaults, torch.float64)
+    numbers = tensors(row)
     x = torch.linspace(-1.9, 1.9, 12, dtype=torch.float64, requires_grad=True)
-    found, plain = compose(lambda x: activate(row, x, numbers), x), compose(lambda x: row.reference(x, *numbers), x)
+    found, plain = compose(lambda x: activate(row, x, numbers), x), compose(lambda x: row.plain(x, *numbers), x)
     for _ in range(4):
         found, plain = (torch.autograd.grad(y.sum(), x, create_graph=True)[0] for y in (found, plain))
         torch.testing.assert_close(found, plain, rtol=1e-9, atol=1e-9)
@@ -56,42 +107,66 @@ def test_higher_derivatives_of_compositions(name, composition):
         return compose(lambda x: activate(row, x, numbers), x).sum()
 
     def plain_value(x):
-        return compose(lambda x: row.reference(x, *numbers), x).sum()
+        return compose(lambda x: row.plain(x, *numbers), x).sum()
 
     v = torch.ones_like(x)
     torch.testing.assert_close(*(torch.autograd.functional.hvp(f, x, v)[1] for f in (value, plain_value)))
 
 
-@pytest.mark.parametrize("name", [name for name, row in ACTIVATIONS.items() if row.learnable])
+@pytest.mark.parametrize("name", LEARNABLE)
 def test_a_parameter_shared_by_nested_activations(name):
-    row = ACTIVATIONS[name]
-    x = torch.linspace(-1.9, 1.9, 12, dtype=torch.float64, requires_grad=True)
-    p = torch.tensor(4.0, dtype=torch.float64, requires_grad=True)
+    row, x = ACTIVATIONS[name], points(12)
+    parameters = tensors(row)
 
-    def nested(x, p):
-        return activate(row, activate(row, x, (p,)), (p,))
+    def nested(x, *parameters):
+        return activate(row, activate(row, x, parameters), parameters)
 
-    found = torch.autograd.grad(nested(x, p).sum(), (x, p), create_graph=True)
-    plain = torch.autograd.grad(row.reference(row.reference(x, p), p).sum(), (x, p))
+    found = torch.autograd.grad(nested(x, *parameters).sum(), (x, *parameters), create_graph=True)
+    plain = torch.autograd.grad(row.plain(row.plain(x, *parameters), *parameters).sum(), (x, *parameters))
     torch.testing.assert_close(found, plain)
-    assert torch.autograd.gradgradcheck(nested, (x, p))
+    assert torch.autograd.gradgradcheck(nested, (x, *parameters))
+
+
+@pytest.mark.parametrize("name", LEARNABLE)
+def test_a_penalty_on_the_input_gradient_reaches_the_parameters(name):
+    row, x = ACTIVATIONS[name], points(12)
+    results = []
+    for function in (lambda x, *p: activate(row, x, p), row.plain):
+        parameters = tensors(row)
+        (slope,) = torch.autograd.grad(function(x, *parameters).sum(), x, create_graph=True)
+        slope.square().sum().backward()
+        results.append([p.grad for p in parameters])
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("name", LEARNABLE)
+def test_freezing_between_forward_and_backward(name):
+    row, x = ACTIVATIONS[name], points(12)
+    parameters = tensors(row)
+    y = activate(row, x, parameters).sum()
+    for p in parameters:
+        p.requires_grad_(False)
+    (found,) = torch.autograd.grad(y, x, create_graph=True)
+    (expected,) = torch.autograd.grad(row.plain(x, *parameters).sum(), x, create_graph=True)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(g.sum(), x) for g in (found, expected)))
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
-@pytest.mark.parametrize("name", [name for name, row in ACTIVATIONS.items() if row.learnable])
-def test_parameter_of_one_element_in_any_shape(name, shape):
+@pytest.mark.parametrize("name", LEARNABLE)
+def test_parameters_of_one_element_in_any_shape(name, shape):
     row = ACTIVATIONS[name]
     for x in (torch.tensor(0.5), torch.randn(3), torch.randn(3).bfloat16()):
         x = x.requires_grad_()
-        p = torch.full(shape, 4.0, requires_grad=True)
-        y = activate(row, x, (p,))
+        parameters = tuple(torch.full(shape, v, requires_grad=True) for v in numbers(row))
+        y = activate(row, x, parameters)
         assert (y.shape, y.dtype) == (x.shape, x.dtype)
         for create_graph in (False, True):
-            grads = torch.autograd.grad(y.sum(), (x, p), create_graph=create_graph, retain_graph=True)
-            assert [g.shape for g in grads] == [x.shape, p.shape]
-        assert torch.func.vmap(lambda x, row=row, p=p: activate(row, x, (p,)))(x.reshape(-1)).dtype == x.dtype
+            grads = torch.autograd.grad(y.sum(), (x, *parameters), create_graph=create_graph, retain_graph=True)
+            assert [g.shape for g in grads] == [x.shape, *(p.shape for p in parameters)]
+        assert torch.func.vmap(lambda x, row=row, p=parameters: activate(row, x, p))(x.reshape(-1)).dtype == x.dtype
     with pytest.raises(TypeError, match=r"torch.int64: expected a number or a floating tensor"):
-        activate(row, x, (torch.tensor(4),))
+        activate(row, x, (torch.tensor(4),) * len(parameters))
 
 
 def test_error_of_the_plain_smooth_relu():
@@ -116,19 +191,32 @@ def test_failed_in_place_calls_change_nothing():
         with pytest.raises(RuntimeError):
             silu(x, inplace=True)
         assert torch.equal(x.detach(), before)
+    for view in (lambda z: z[:2], lambda z: z.unbind(0)[0]):
+        whole = torch.ones(3, 2, requires_grad=True) * 1
+        with torch.no_grad() if view(whole).shape == (2, 2) else contextlib.nullcontext():
+            part = view(whole)
+        with pytest.raises(RuntimeError):
+            silu(part, inplace=True)
+        assert torch.equal(whole.detach(), torch.ones(3, 2))
+    with torch.inference_mode():
+        inferred = torch.ones(3)
+    with pytest.raises(RuntimeError, match="inference"):
+        silu(inferred, inplace=True)
+    assert torch.equal(inferred, torch.ones(3))
     negative = torch.randn(3, dtype=torch.complex64).conj().imag
     expected = torch.nn.functional.silu(negative)
     torch.testing.assert_close(silu(negative, inplace=True), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("name", [name for name, row in ACTIVATIONS.items() if row.learnable])
-def test_parameter_of_the_models_dtype(name, dtype):
-    row = ACTIVATIONS[name]
-    x = torch.randn(1000).to(dtype)
-    parameter = torch.tensor(4.0, dtype=dtype, requires_grad=True)
-    activate(row, x, (parameter,)).sum().backward()
-    parameter64 = torch.tensor(4.0, dtype=torch.float64, requires_grad=True)
-    row.reference(x.double(), parameter64).sum().backward()
-    assert parameter.grad.dtype == dtype
-    torch.testing.assert_close(parameter.grad.double(), parameter64.grad, rtol=torch.finfo(dtype).eps * 8, atol=0)
+@pytest.mark.parametrize("name", LEARNABLE)
+def test_parameters_of_the_models_dtype(name, dtype):
+    torch.manual_seed(0)
+    row, x = ACTIVATIONS[name], torch.randn(1000).to(dtype)
+    parameters = tuple(torch.tensor(v, dtype=dtype, requires_grad=True) for v in numbers(row))
+    grads = torch.autograd.grad(activate(row, x, parameters).sum(), parameters)
+    wide = tuple(p.detach().double().requires_grad_() for p in parameters)
+    expected = torch.autograd.grad(row.plain(x.double(), *wide).sum(), wide)
+    for grad, right in zip(grads, expected, strict=True):
+        assert grad.dtype == dtype
+        torch.testing.assert_close(grad.double(), right, rtol=torch.finfo(dtype).eps * 8, atol=1e-6 * 1000**0.5)

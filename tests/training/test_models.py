@@ -13,7 +13,7 @@ def test_every_activation_trains(name):
 
 def test_learnable_activations_are_not_shared():
     model = ResidualNetwork(1, 10, 2, activation_factory("smooth_relu"))
-    assert sum(name.endswith("raw") for name, _ in model.named_parameters()) == 5
+    assert sum(name.endswith("raw_beta") for name, _ in model.named_parameters()) == 5
 
 
 @pytest.mark.parametrize("size", [8, 15, 32])
