@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from samples import numbers, points, tensors
 from torch.autograd import gradcheck, gradgradcheck
 
 from sat_kernels import functional
@@ -13,8 +14,6 @@ from sat_kernels.activations import ACTIVATIONS
 # relu_smooth_backward's gradient is not its derivative, by design.
 ALL = [pytest.param(row, id=row.name) for row in ACTIVATIONS.values() if row.name != "relu_smooth_backward"]
 LEARNABLE = [pytest.param(row, id=row.name) for row in ACTIVATIONS.values() if row.learnable]
-# Not the defaults: a sharpness of 400 leaves finite differences nothing to see, and 1 hides a missing factor.
-NUMBERS = {"beta": 0.7, "alpha": 1.5, "threshold": 20.0, "b": 4.0, "mu": 1.3}
 
 
 def function_of(row):
@@ -23,25 +22,10 @@ def function_of(row):
     return getattr(functional, row.name)
 
 
-def numbers(row):
-    return tuple(NUMBERS[p.name] for p in row.parameters)
-
-
-def tensors(row):
-    if not row.learnable:
-        return ()
-    return tuple(torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in numbers(row))
-
-
-def points(*shape):
-    """An even number of them, none at 0, where ELU, CELU and SmoothReLU have no second derivative."""
-    return torch.linspace(-2.9, 2.9, math.prod(shape), dtype=torch.float64).reshape(shape).requires_grad_()
-
-
 @pytest.mark.parametrize("row", ALL)
 def test_first_and_second_derivatives_of_a_transposed_input(row):
-    function, x = function_of(row), points(3, 4)
-    arguments = tensors(row) or numbers(row)
+    function, x = function_of(row), points(3, 4, largest=2.9)
+    arguments = tensors(row)
 
     def f(x, *arguments):
         return function(x.t(), *arguments)
@@ -52,7 +36,7 @@ def test_first_and_second_derivatives_of_a_transposed_input(row):
 
 @pytest.mark.parametrize("row", LEARNABLE)
 def test_derivatives_for_one_of_input_and_parameters(row):
-    function, x, parameters = function_of(row), points(6), tensors(row)
+    function, x, parameters = function_of(row), points(6, largest=2.9), tensors(row)
     for check in (gradcheck, gradgradcheck):
         assert check(lambda *p: function(x.detach(), *p), parameters)
         assert check(lambda x: function(x, *(p.detach() for p in parameters)), x)

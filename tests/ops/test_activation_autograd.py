@@ -4,33 +4,15 @@ import contextlib
 
 import pytest
 import torch
+from samples import numbers, points, tensors
 
 from sat_kernels.activations import ACTIVATIONS
 from sat_kernels.functional import silu
 from sat_kernels.ops.activation import activate, has_kernel
 
-# Not the defaults: a sharpness of 400 leaves finite differences nothing to see, and 1 hides a missing factor.
-NUMBERS = {"alpha": 1.5, "beta": 0.7, "b": 4.0, "mu": 1.3, "threshold": 20.0}
 # Whose gradient is not its derivative: test_relu_smooth_backward.
 DIFFERENTIABLE = [name for name in ACTIVATIONS if name != "relu_smooth_backward"]
 LEARNABLE = [name for name, row in ACTIVATIONS.items() if row.learnable]
-
-
-def numbers(row):
-    return tuple(NUMBERS[p.name] for p in row.parameters)
-
-
-def tensors(row, dtype=torch.float64):
-    """What ``row`` takes besides the input; leaves that require grad where it learns them."""
-    if not row.learnable:
-        return numbers(row)
-    return tuple(torch.tensor(v, dtype=dtype, requires_grad=True) for v in numbers(row))
-
-
-def points(*shape):
-    """An even number of them, none at 0, where ELU, CELU and SmoothReLU have no second derivative."""
-    x = torch.linspace(-1.9, 1.9, torch.Size(shape).numel(), dtype=torch.float64)
-    return x.reshape(shape).requires_grad_()
 
 
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
