@@ -122,7 +122,9 @@ def extension(torch):
         fail(f"pybind11 is not installed: use `{INSTALL}`.")
     from torch.utils import cpp_extension
 
-    sources = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").glob("**/*.cpp"))
+    folders = [".", "cpu"] if home is None else [".", "cpu", "cuda"]
+    found = [p for folder in folders for p in (ROOT / "csrc" / folder).iterdir() if p.suffix in (".cpp", ".cu")]
+    sources = sorted(str(p.relative_to(ROOT)) for p in found)
     # The stable ABI as of the oldest torch that is supported: one build serves every later one.
     major, minor = OLDEST_TORCH
     define = [
@@ -136,14 +138,15 @@ def extension(torch):
         # Jump threading copies the code between two selections for every outcome of the first, which costs up to
         # 30 % more instructions once the loop is vectorised.
         cxx.append("-fno-thread-jumps")
+    include_dirs = [pybind11.get_include(), *cpp_extension.include_paths()]
     libraries, library_dirs, nvcc = ["torch_cpu"], cpp_extension.library_paths(), []
     if home is not None:
         cpp_extension.CUDA_HOME = home
         archs = os.environ["TORCH_CUDA_ARCH_LIST"].replace(" ", ";")
         version = toolkit_version(home)
-        sources += sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc" / "cuda").glob("*.cu"))
         cxx += [f'-DSK_CUDA_VERSION="{version}"', f'-DSK_CUDA_ARCHS="{archs}"']
         nvcc = ["-std=c++20", "-O3", "--expt-relaxed-constexpr", *define]
+        include_dirs.append(str(Path(home) / "include"))
         libraries += ["cudart_static", "rt", "dl"]
         library_dirs += [str(Path(home) / "lib64"), str(Path(home) / "lib")]
         print(f"sat_kernels: CPU and CUDA kernels (toolkit {version} at {home}, architectures {archs})")
@@ -152,7 +155,9 @@ def extension(torch):
     return Extension(
         "sat_kernels._C",
         sources,
-        include_dirs=[pybind11.get_include(), *cpp_extension.include_paths()],
+        # For builds without ninja, which finds them itself.
+        depends=sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*") if p.suffix in (".h", ".cuh")),
+        include_dirs=include_dirs,
         libraries=libraries,
         library_dirs=library_dirs,
         extra_compile_args={"cxx": cxx, "nvcc": nvcc},

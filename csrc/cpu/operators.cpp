@@ -84,9 +84,18 @@ struct Cpu {
   }
 };
 
+bool is_set(const char* variable, const char* value) {
+  const char* found = std::getenv(variable);
+  return found != nullptr && std::string(found) == value;
+}
+
 }  // namespace
 }  // namespace sat_kernels::cpu
 
 STABLE_TORCH_LIBRARY_IMPL(sat_kernels, CPU, m) {
+  // Triton's interpreter takes CPU tensors, whose kernels are then registered from Python.
+  if (sat_kernels::cpu::is_set("SAT_KERNELS_BACKEND", "triton") && sat_kernels::cpu::is_set("TRITON_INTERPRET", "1")) {
+    return;
+  }
   sat_kernels::register_operators<sat_kernels::cpu::Cpu>(m);
 }

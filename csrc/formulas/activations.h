@@ -6,6 +6,8 @@
 // Limits are kept, and NaN only comes of NaN: arguments are cut where f' and f'' have their limits.
 #pragma once
 
+#include "number.h"
+
 namespace sat_kernels {
 
 // df/dp for each learnable parameter.
@@ -19,7 +21,7 @@ template <class Formula>
   requires requires { Formula::kParameters; }
 constexpr int kParameters<Formula> = Formula::kParameters;
 
-#ifndef __CUDA_ARCH__
+#ifndef SK_GPU
 // The formula, with its numbers hidden from the compiler: see Range. For numbers that are constant in a loop.
 template <class Formula> [[gnu::always_inline]] inline Formula hidden(Formula formula) {
   asm("" : "+m"(formula));

@@ -117,6 +117,7 @@ TABLE = {
     "artanh, float": (artanh_tail, sqrt, 0, mpf(1) / 9, 3),
     "artanh, double": (artanh_tail, sqrt, 0, mpf(1) / 9, 9),
     "normal tail, float (a <= 14.5)": (mills, mills_weight, -1, mpf("10.5") / mpf("18.5"), 8),
+    "normal tail, 16 bits (Triton's)": (mills, mills_weight, -1, mpf("10.5") / mpf("18.5"), 4),
     "normal tail, double (a <= 39)": (mills, mills_weight, -1, mpf(35) / mpf(43), 20),
     "erf below 1, double": (erf_quotient, lambda z: 1 / erf_quotient(z), 0, 1, 11),
     "Serf left, float": (serf_left, serf_left_weight, 0, 1, 7),

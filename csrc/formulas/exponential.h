@@ -1,4 +1,4 @@
-// exp, exp - 1 and sigmoid. On the device they are made of CUDA's own functions.
+// exp, exp - 1 and sigmoid.
 //
 // Coefficients: coefficients.py. Errors: tests/ops/test_activation.py measures them.
 #pragma once
@@ -10,6 +10,7 @@ namespace sat_kernels {
 // Denormal numbers are normal once multiplied by 2^kLift.
 template <class T> constexpr int kLift = FloatBits<T>::kMantissa + 1;
 template <class T> constexpr T kLifted = sizeof(T) == 4 ? T(0x1p24) : T(0x1p53);
+template <class T> constexpr T kUnlift = sizeof(T) == 4 ? T(0x1p-24) : T(0x1p-53);
 
 namespace detail {
 
@@ -54,9 +55,13 @@ template <int lift, class T> SK_FN Reduced<T> reduce_by_log2(T x) {
 
 // exp(x) 2^lift for n + lift within [-bias, bias], n being x / log(2) rounded: at the lower end 0.
 template <int lift, class T> SK_FN T scaled_exponential(T x) {
-  const auto [scale, r] = reduce_by_log2<lift>(x);
-  const T scaled = scale * r;
-  return (scale + scaled) + (scaled * r) * exp_tail(r);
+  if constexpr (kApproximate<T>) {
+    return exp2(x * T(1.44269504088896340736) + T(lift));
+  } else {
+    const auto [scale, r] = reduce_by_log2<lift>(x);
+    const T scaled = scale * r;
+    return (scale + scaled) + (scaled * r) * exp_tail(r);
+  }
 }
 
 }  // namespace detail
@@ -65,21 +70,13 @@ template <int lift, class T> SK_FN T scaled_exponential(T x) {
 template <class T> constexpr T kExpZero = sizeof(T) == 4 ? T(-88.1) : T(-708.9);
 template <class T> constexpr T kExpHigh = sizeof(T) == 4 ? T(88.3) : T(709.4);
 template <class T> SK_FN T exponential(T x) {
-#ifdef __CUDA_ARCH__
-  return ::exp(x);
-#else
   return detail::scaled_exponential<0>(x);
-#endif
 }
 
 // exp(x) 2^kLift, for kLiftedZero <= x <= 71: rounded to denormal results once the factor is taken away.
 template <class T> constexpr T kLiftedZero = sizeof(T) == 4 ? T(-104.7) : T(-745.7);
 template <class T> SK_FN T lifted_exponential(T x) {
-#ifdef __CUDA_ARCH__
-  return ::exp(x) * kLifted<T>;
-#else
   return detail::scaled_exponential<kLift<T>>(x);
-#endif
 }
 
 // exp(x) / 2, and less 1 / 2 without cancellation. Half, since 2^n itself may overflow where the result does not.
@@ -87,13 +84,16 @@ template <class T> struct HalfExponential {
   T power, minus_one;
 };
 template <class T> SK_FN HalfExponential<T> half_exponential(T x) {
-#ifdef __CUDA_ARCH__
-  return {T(0.5) * ::exp(x), T(0.5) * ::expm1(x)};
-#else
-  const auto [scale, r] = detail::reduce_by_log2<-1>(x);
-  const T scaled = scale * r, higher = (scaled * r) * detail::exp_minus_one_tail(r);
-  return {(scale + scaled) + higher, ((scale - T(0.5)) + scaled) + higher};
-#endif
+  if constexpr (kApproximate<T>) {
+    const T power = exp2(x * T(1.44269504088896340736) - T(1));
+    // For small x the difference would lose its digits.
+    const T small = x * polynomial(x, 0.5f, 0.25f, 0x1.555556p-4f, 0x1.555556p-6f, 0x1.111112p-8f);
+    return {power, absolute(x) < T(0.25) ? small : power - T(0.5)};
+  } else {
+    const auto [scale, r] = detail::reduce_by_log2<-1>(x);
+    const T scaled = scale * r, higher = (scaled * r) * detail::exp_minus_one_tail(r);
+    return {(scale + scaled) + higher, ((scale - T(0.5)) + scaled) + higher};
+  }
 }
 
 // The range of the functions below. At its ends sigmoid(z) and sigmoid(-z) are exactly 0; the latter is then
@@ -106,21 +106,12 @@ template <class T> struct Logistic {
   T s, q;
 };
 template <class T> SK_FN Logistic<T> logistic(T z) {
-#ifdef __CUDA_ARCH__
-  const T t = ::exp(-absolute(z)), d = T(1) / (T(1) + t), td = t * d;
-  return {z >= T(0) ? d : td, z >= T(0) ? td : d};
-#else
   // w = exp(-z) 2^-kLift: without the factor it would overflow where sigmoid is denormal only.
-  const T w = detail::scaled_exponential<-kLift<T>>(-z), d = T(1) / (T(1) / kLifted<T> + w);
-  return {d / kLifted<T>, w * d};
-#endif
+  const T w = detail::scaled_exponential<-kLift<T>>(-z), d = reciprocal(kUnlift<T> + w);
+  return {d * kUnlift<T>, w * d};
 }
 template <class T> SK_FN T sigmoid(T z) {
-#ifdef __CUDA_ARCH__
-  return logistic(z).s;
-#else
-  return (T(1) / kLifted<T>) / (T(1) / kLifted<T> + detail::scaled_exponential<-kLift<T>>(-z));
-#endif
+  return quotient(kUnlift<T>, kUnlift<T> + detail::scaled_exponential<-kLift<T>>(-z));
 }
 
 }  // namespace sat_kernels

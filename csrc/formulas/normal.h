@@ -17,11 +17,8 @@ template <class T> struct Normal {
 // For |z| <= kNormalLimit.
 template <class T> SK_FN Normal<T> normal(T z) {
   const T a = absolute(z);
-#ifdef __CUDA_ARCH__
-  return {T(0.5) * ::erfc(a * T(0.707106781186547524)), T(0.398942280401432678) * ::exp(T(-0.5) * a * a)};
-#else
   const T e = lifted_exponential(T(-0.5) * a * a);
-  const T d = T(1) / (a + T(4)), q = (a - T(4)) * d;
+  const T d = reciprocal(a + T(4)), q = (a - T(4)) * d;
   T g;
   if constexpr (sizeof(T) == 4) {
     g = polynomial(q, 0.755285111077668638f, -0.607897130283186885f, 0.387137860426670721f,
@@ -36,16 +33,11 @@ template <class T> SK_FN Normal<T> normal(T z) {
                       2.49898036861943227e-7, -1.32621489965569353e-7, -5.92188572172263276e-8,
                       7.02174289418517267e-9, 5.25137606530280965e-9);
   }
-  constexpr T unlift = T(1) / kLifted<T>;
-  return {e * (g * (d * unlift)), T(0.398942280401432678) * unlift * e};
-#endif
+  return {e * (g * (d * kUnlift<T>)), T(0.398942280401432678) * kUnlift<T> * e};
 }
 
 // erf(h) for h >= 0, relatively accurate.
 template <class T> SK_FN T error_function(T h) {
-#ifdef __CUDA_ARCH__
-  return ::erf(h);
-#else
   const T a = at_most(h, T(6)), low = at_most(a, T(1)), z = low * low;
   const T small = low * polynomial(z, 1.12837916709551257, -0.376126389031835196, 0.112837916709441859,
                                       -0.0268661706431116535, 0.00522397760611992464, -0.000854832592938005164,
@@ -53,7 +45,6 @@ template <class T> SK_FN T error_function(T h) {
                                       1.64471319525368974e-6, -1.62063164896353735e-7, 1.3710991461964517e-8,
                                       -7.77948786413541956e-10);
   return a < T(1) ? small : T(1) - T(2) * normal(a * T(1.41421356237309504880)).tail;
-#endif
 }
 
 }  // namespace sat_kernels

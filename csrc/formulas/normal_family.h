@@ -33,7 +33,7 @@ template <class T> struct SMU {
     // An infinite mu, as 1e6 is in float16, makes it a leaky ReLU.
     factor = Range<T>{-FloatBits<T>::kLargest, FloatBits<T>::kLargest}.cut(T(1.41421356237309504880) * mu * c);
     // x is cut before the product, since 0 * inf would be NaN.
-    range.high = at_most(kNormalLimit<T> / absolute(factor), FloatBits<T>::kLargest);
+    range.high = at_most(loose_quotient(kNormalLimit<T>, absolute(factor)), FloatBits<T>::kLargest);
     range.low = -range.high;
   }
   SK_FN T value(T x) const {

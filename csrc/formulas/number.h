@@ -15,8 +15,13 @@
 #define SK_FN [[gnu::always_inline]] inline
 #endif
 
+// The code of a GPU; SK_EMULATED: compiled for the CPU, to be tested there.
+#if defined(__CUDACC__) || defined(SK_EMULATED)
+#define SK_GPU
+#endif
+
 // Products and sums are contracted to fused multiply-adds.
-#if defined(__FMA__) || defined(__AVX512F__) || defined(__ARM_FEATURE_FMA)
+#if defined(__FMA__) || defined(__AVX512F__) || defined(__ARM_FEATURE_FMA) || defined(SK_GPU)
 #define SK_FUSED
 #endif
 
@@ -43,6 +48,17 @@ template <class To, class From> SK_FN To bit_cast(From value) {
   return result;
 }
 
+// Whether T's functions may be 2^-21 off, since results are rounded to 16 bits.
+template <class T> constexpr bool kApproximate = false;
+
+}  // namespace sat_kernels
+
+#ifdef SK_GPU
+#include "gpu_number.h"
+#endif
+
+namespace sat_kernels {
+
 // By the sign bit: the compiler would merge comparisons with those around them into chains of selections.
 template <class T> SK_FN T absolute(T x) {
   using Bits = typename FloatBits<T>::Unsigned;
@@ -58,6 +74,12 @@ SK_FN bool negative(float x) { return bit_cast<int32_t>(x) < 0; }
 SK_FN bool negative(double x) { return x < 0; }
 template <class T> SK_FN T at_least(T x, T low) { return x < low ? low : x; }
 template <class T> SK_FN T at_most(T x, T high) { return x > high ? high : x; }
+// For finite divisors that are normal numbers, as are their inverses. A GPU's exact division is four times as long.
+template <class T> SK_FN T quotient(T a, T b) { return a / b; }
+template <class T> SK_FN T reciprocal(T x) { return T(1) / x; }
+// For any divisor; on a GPU within 2 units.
+template <class T> SK_FN T loose_quotient(T a, T b) { return a / b; }
+template <class T> SK_FN T square_root(T x) { return std::sqrt(x); }
 
 // [low, high]. Formulas hold theirs as members, hidden from the compiler (see hidden()): it takes one instruction
 // for a bound that it does not know, and two for one that it does, which costs 15 % of SiLU's time.
@@ -74,5 +96,10 @@ template <class T> SK_FN T polynomial(T, T constant) { return constant; }
 template <class T, class... C> SK_FN T polynomial(T x, T constant, C... higher) {
   return constant + x * polynomial(x, higher...);
 }
+#ifdef SK_GPU
+template <class... C> SK_FN Approximate polynomial(Approximate x, float constant, C... higher) {
+  return Approximate(polynomial(x.value, constant, higher...));
+}
+#endif
 
 }  // namespace sat_kernels

@@ -54,21 +54,30 @@ template <class T> struct SmoothReLU {
   // Above, the logarithm no longer counts, and inf / inf would be NaN.
   Range<T> range{T(0), T(1e30)};
   T beta, inverse;
-  SK_FN SmoothReLU(T beta, T) : beta(beta), inverse(T(1) / beta) {}
+  SK_FN SmoothReLU(T beta, T) : beta(beta), inverse(reciprocal(beta)) {}
   SK_FN T scaled(T x) const { return range.cut(beta * x); }
   SK_FN T value(T x) const {
     const T t = at_least(beta * x, range.low);
-    const auto l = split_log_one_plus(t);
-    // 2 s = f - f s.
-    const T smooth = ((t - l.f) - l.multiple + (l.f * l.s - l.rest)) * inverse;
-    return t < range.high ? smooth : x;
+    return t < range.high ? difference(t) * inverse : x;
+  }
+  // t - log(1 + t).
+  SK_FN static T difference(T t) {
+    if constexpr (kApproximate<T>) {
+      // 12 instructions fewer. Where the difference cancels, its series, 9e-6 off.
+      const T series = (t * t) * polynomial(t, 0.5f, -0x1.555556p-2f, 0.25f, -0.2f, 0x1.555556p-3f);
+      return t < T(0.125) ? series : t - log2(T(1) + t) * T(0.693147180559945309417);
+    } else {
+      const auto l = split_log_one_plus(t);
+      // 2 s = f - f s.
+      return (t - l.f) - l.multiple + (l.f * l.s - l.rest);
+    }
   }
   SK_FN T derivative(T x) const {
     const T t = scaled(x);
-    return t / (T(1) + t);
+    return quotient(t, T(1) + t);
   }
   SK_FN T second(T x) const {
-    const T d = T(1) / (T(1) + scaled(x));
+    const T d = reciprocal(T(1) + scaled(x));
     return x <= T(0) ? T(0) : beta * d * d;
   }
   SK_FN Gradients<T, 1> parameters(T x) const {

@@ -10,7 +10,7 @@ template <class T> struct SigmoidArgument {
   T factor;
   Range<T> range;
   SK_FN explicit SigmoidArgument(T factor) : factor(factor) {
-    const T inverse = T(1) / factor, a = kSigmoidLow<T> * inverse, b = kSigmoidHigh<T> * inverse;
+    const T inverse = loose_quotient(T(1), factor), a = kSigmoidLow<T> * inverse, b = kSigmoidHigh<T> * inverse;
     range.low = at_least(a < b ? a : b, -FloatBits<T>::kLargest);
     range.high = at_most(a < b ? b : a, FloatBits<T>::kLargest);
   }
@@ -65,7 +65,7 @@ template <class T> struct PSSiLU {
   static constexpr int kParameters = 2;
   SigmoidArgument<T> argument;
   T beta, inverse;
-  SK_FN PSSiLU(T alpha, T beta) : argument(alpha), beta(beta), inverse(T(1) / (T(1) - beta)) {}
+  SK_FN PSSiLU(T alpha, T beta) : argument(alpha), beta(beta), inverse(reciprocal(T(1) - beta)) {}
   SK_FN T value(T x) const {
     return vanishing_product(x, (sigmoid(argument(x)) - beta) * inverse);
   }
@@ -82,7 +82,9 @@ template <class T> struct PSSiLU {
   SK_FN Gradients<T, 2> parameters(T x) const {
     const T cut = argument.range.cut(x);
     const auto l = logistic(argument.factor * cut);
-    return {(cut * l.s) * (cut * l.q) * inverse, vanishing_product(x, -l.q) * inverse * inverse};
+    // l.q is w / (1 + w) with w = exp(-z); on a GPU the quotient is 0 where 1 / w is denormal.
+    const T q = negative(cut * argument.factor) ? T(1) - l.s : l.q;
+    return {(cut * l.s) * (cut * l.q) * inverse, vanishing_product(x, -q) * inverse * inverse};
   }
 };
 

@@ -8,7 +8,7 @@ namespace sat_kernels {
 
 // log(1 + exp(z)) for z <= 0, relatively accurate.
 template <class T> SK_FN T softplus_tail(T z, T low) {
-  return log_one_plus_fraction(lifted_exponential(at_least(z, low)) * (T(1) / kLifted<T>));
+  return log_one_plus_fraction(lifted_exponential(at_least(z, low)) * kUnlift<T>);
 }
 
 template <class T> struct Softplus {
@@ -39,7 +39,7 @@ template <class T> struct ParametricSoftplus {
   static constexpr int kParameters = 1;
   T alpha, inverse;
   Range<T> range{kSigmoidLow<T>, kSigmoidHigh<T>};
-  SK_FN ParametricSoftplus(T alpha, T) : alpha(alpha), inverse(T(1) / alpha) {}
+  SK_FN ParametricSoftplus(T alpha, T) : alpha(alpha), inverse(reciprocal(alpha)) {}
   SK_FN T argument(T x) const { return range.cut(alpha * x); }
   SK_FN T value(T x) const {
     return positive_part(x) + softplus_tail(minus_absolute(alpha * x), range.low) * inverse;
@@ -64,22 +64,22 @@ template <class T> struct Mish {
   // w and n come multiplied by 2^kLift, which the quotients do without.
   static constexpr T kTwo = T(2) * kLifted<T>;
   // Above, the slope is 1: the upper end is a point where its rounded value is, too.
-  Range<T> range{kLiftedZero<T>, sizeof(T) == 4 ? T(20) : T(40)};
+  Range<T> range{kLiftedZero<T>, sizeof(T) == 4 ? T(30.0625) : T(40)};
   SK_FN Mish(T, T) {}
-  SK_FN static T lifted_n(T w) { return w * (w * (T(1) / kLifted<T>) + T(2)); }
+  SK_FN static T lifted_n(T w) { return w * (w * kUnlift<T> + T(2)); }
   SK_FN T value(T x) const {
     const T z = at_least(x, range.low), n = lifted_n(lifted_exponential(at_most(z, range.high)));
-    return z * (n / (n + kTwo));
+    return z * quotient(n, n + kTwo);
   }
   SK_FN T derivative(T x) const {
-    const T z = range.cut(x), w = lifted_exponential(z), n = lifted_n(w), r = T(1) / (n + kTwo);
+    const T z = range.cut(x), w = lifted_exponential(z), n = lifted_n(w), r = reciprocal(n + kTwo);
     // n r + 4 z (w r) ((w + 1) r), and w (w + 1) = n - w.
     return r * (n + (T(4) * kLifted<T>) * z * ((n - w) * r));
   }
   SK_FN T second(T x) const {
-    const T z = at_most(at_least(x, kExpZero<T>), T(40)), w = exponential(z), n = w * (w + T(2));
-    const T r = T(1) / (n + T(2)), slope = T(1) - T(2) * w * (n * r);
-    return T(4) * (w * r) * ((w + T(1)) * r) * (T(2) + z * slope / (T(1) + w));
+    const T z = range.cut(x), w = lifted_exponential(z), n = lifted_n(w), r = reciprocal(n + kTwo);
+    const T slope = kLifted<T> - T(2) * w * (n * r);
+    return T(4) * (w * r) * (r * (T(2) * (w + kLifted<T>) + z * slope));
   }
 };
 
@@ -89,21 +89,21 @@ template <class T> struct Squareplus {
   T b, half, largest = FloatBits<T>::kLargest;
   SK_FN Squareplus(T b, T) : b(b), half(T(0.5) * b) {}
   // Infinite where x^2 is, as is right for what it divides.
-  SK_FN T root(T x) const { return std::sqrt(x * x + b); }
+  SK_FN T root(T x) const { return square_root(x * x + b); }
   SK_FN T value(T x) const {
     // Halves, since the sum may overflow where the result does not.
-    const T a = absolute(x), h = T(0.5) * a + T(0.5) * at_least(std::sqrt(at_most(a * a, largest) + b), a);
-    return negative(x) ? (T(0.5) * half) / h : h;
+    const T a = absolute(x), h = T(0.5) * a + T(0.5) * at_least(square_root(at_most(a * a, largest) + b), a);
+    return negative(x) ? loose_quotient(T(0.5) * half, h) : h;
   }
   SK_FN T derivative(T x) const {
-    const T r = root(x), small = half / (r * (absolute(x) + r));
+    const T r = root(x), small = loose_quotient(half, r * (absolute(x) + r));
     return negative(x) ? small : T(1) - small;
   }
   SK_FN T second(T x) const {
     const T r = root(x);
-    return half / (r * r * r);
+    return loose_quotient(half, r * r * r);
   }
-  SK_FN Gradients<T, 1> parameters(T x) const { return {T(0.25) / root(x)}; }
+  SK_FN Gradients<T, 1> parameters(T x) const { return {loose_quotient(T(0.25), root(x))}; }
 };
 
 }  // namespace sat_kernels
