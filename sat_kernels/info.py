@@ -4,7 +4,7 @@ import importlib.metadata
 
 import torch
 
-from ._extension import backend, devices, extension
+from ._extension import KERNELS, backend, extension
 from .activations import ACTIVATIONS
 
 
@@ -15,7 +15,7 @@ def build_info() -> dict:
         version (str), torch (str: the version that runs), torch_built (str or None: the version it was built
         with), cpu_capability (str: instruction set of the CPU kernels, or None), cuda (str or None: toolkit
         of the CUDA kernels), cuda_archs (list of str), triton (str or None: version at hand), backends (list
-        of str: what operators can run on here).
+        of str: what operators run on here, of the choices for SAT_KERNELS_BACKEND).
     """
     built = {} if extension is None else extension.build_info()
     try:
@@ -32,16 +32,18 @@ def build_info() -> dict:
         "cuda": built.get("cuda"),
         "cuda_archs": built.get("cuda_archs", []),
         "triton": triton,
-        "backends": [*_usable_devices(), "reference"],
+        "backends": [*sorted(set(_usable().values())), "reference"],
     }
 
 
-def _usable_devices() -> list[str]:
-    return sorted(d for d in devices() if d != "cuda" or torch.cuda.is_available())
+def _usable() -> dict[str, str]:
+    """Device type -> backend of its kernels."""
+    return {d: kernels for d, kernels in sorted(KERNELS.items()) if d != "cuda" or torch.cuda.is_available()}
 
 
 def operator_table() -> list[tuple[str, str]]:
     """(operator, what it runs on) for every operator."""
-    runs = ", ".join(f"{device} kernel" for device in _usable_devices())
-    runs = f"{runs}; elsewhere plain PyTorch" if runs else f"plain PyTorch (backend: {backend})"
+    names = {"cpu": "C++", "cuda": "CUDA C++", "triton": "Triton"}
+    runs = "; ".join(f"{device} tensors: {names[kernels]} kernel" for device, kernels in _usable().items())
+    runs = f"{runs}; others: plain PyTorch" if runs else f"plain PyTorch (backend: {backend})"
     return [(name, runs) for name in (*ACTIVATIONS, "pgd_step_ (Linf)")]

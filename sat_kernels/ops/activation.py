@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function, forward_ad
 
-from .._extension import devices, extension
+from .._extension import devices
 from ..activations import ACTIVATIONS, ANY, Activation, Parameter
 from .overlap import overlaps_itself
 
@@ -80,10 +80,10 @@ def _activate_learnable(row: Activation, input: Tensor, values: tuple) -> Tensor
     if not input.is_floating_point():
         raise TypeError(f"input is {input.dtype}: {row.name} expects a floating tensor")
     dtype = torch.float64 if input.dtype is torch.float64 else torch.float32
-    fused, on_cpu = has_kernel(input), input.is_cpu
+    fused, device = has_kernel(input), input.get_device()
     for value in values:
         # What modules hold, mostly. Anything else is looked at in detail, which takes 10 us more.
-        if not (type(value) in _TYPES and value.dtype is dtype and value.numel() == 1 and value.is_cpu == on_cpu):
+        if not (type(value) in _TYPES and value.dtype is dtype and value.numel() == 1 and value.get_device() == device):
             values = [_as_tensor(row, p, value, input) for p, value in zip(row.parameters, values, strict=True)]
             if fused := fused and all(type(value) in _TYPES for value in values):
                 values = _as_kernels_take(values, dtype)
@@ -263,4 +263,4 @@ def _plain_gradients(function, variables: tuple, needed: tuple, grad: Tensor) ->
     return [next(found) if n else None for n in needed]
 
 
-_KERNELS = {} if extension is None else {row.name: _Kernels(row) for row in ACTIVATIONS.values()}
+_KERNELS = {row.name: _Kernels(row) for row in ACTIVATIONS.values()}

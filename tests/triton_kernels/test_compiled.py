@@ -1,0 +1,203 @@
+"""The machine code that Triton makes of the kernels, for GPUs that need not be there."""
+
+import collections
+import functools
+import importlib.util
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sat_kernels.activations import ACTIVATIONS
+
+if importlib.util.find_spec("triton") is None:
+    pytest.skip("triton is not installed", allow_module_level=True)
+if os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip("the interpreter compiles nothing", allow_module_level=True)
+
+import triton
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from sat_kernels.triton_kernels import elementwise, operators, perturbation
+from sat_kernels.triton_kernels.formulas import formula
+
+CUOBJDUMP = Path(triton.__path__[0]) / "backends" / "nvidia" / "bin" / "cuobjdump"
+pytestmark = pytest.mark.skipif(not CUOBJDUMP.exists(), reason="this Triton has no cuobjdump")
+SECOND = {"double_backward": "second", "parameter_backward": "parameters"}
+PASSES = ("forward", "backward", "double_backward")
+
+
+class Code:
+    """What the compiler made: its PTX, registers, bytes of stack and instructions."""
+
+    def __init__(self, kernel, types: dict, constants: dict, arch: int, options: dict, folder: Path):
+        """``types`` of the arguments that are no constants; those that end in ! are divisible by 16."""
+        signature = {name: types.get(name, "constexpr").rstrip("!") for name in kernel.arg_names}
+        values = {name: constants.get(name) for name, kind in signature.items() if kind == "constexpr"}
+        divisible = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(signature) if types.get(n, "").endswith("!")}
+        source = ASTSource(kernel, signature, values, divisible)
+        compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+        self.ptx, self.ttir = compiled.asm["ptx"], compiled.asm["ttir"]
+        cubin = folder / "kernel.cubin"
+        cubin.write_bytes(compiled.asm["cubin"])
+        usage = self._dump("-res-usage", cubin)
+        self.registers, self.stack = map(int, re.search(r"REG:(\d+) STACK:(\d+)", usage).groups())
+        sass = self._dump("-sass", cubin)
+        self.instructions = re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ )?([A-Z][A-Z0-9_.]*)", sass, re.M)
+        self.count = collections.Counter(name.split(".")[0] for name in self.instructions)
+
+    @staticmethod
+    def _dump(what, cubin):
+        return subprocess.run([CUOBJDUMP, what, cubin], capture_output=True, text=True, check=True).stdout
+
+    def accesses(self, kind):
+        return {name for name in self.instructions if name.startswith(kind)}
+
+    def check(self, registers):
+        assert self.instructions
+        assert self.stack == 0
+        assert not self.count["LDL"]
+        assert not self.count["STL"]
+        assert self.registers <= registers
+        # Tensors have more than 2^31 elements: 32-bit products, and offsets of vectors, would overflow.
+        offsets = re.findall(r"tt\.addptr .*, tensor<[0-9x]*(i\d+)>", self.ttir)
+        assert offsets
+        assert set(offsets) == {"i64"}
+        assert not re.search(r"arith\.muli .* : (tensor<[0-9x]*)?i32", self.ttir)
+
+
+def elements(name, dtype, call, arch=90, folder=None, tail=False, divisible="!"):
+    """The kernel of a pass, and how many elements a thread has."""
+    row = ACTIVATIONS[name]
+    parameters = len(row.parameters) if row.learnable else 0
+    compute = "fp64" if dtype == "fp64" else "fp32"
+    sums = call == "parameter_backward"
+    size = operators.SUMS_TILE if sums else operators.TILE
+    pointer = f"*{dtype}{divisible}"
+    types = {"input": pointer, "out": pointer, "size": "i32" if tail else "i32!"}
+    types |= {} if call == "forward" else {"grad": pointer}
+    types |= {"grad_grad": pointer, "grad_out": pointer} if call == "double_backward" else {}
+    types |= {"sums": f"*{compute}!", "step": "i32"} if sums else {}
+    number = f"*{compute}" if parameters else ("i64" if compute == "fp64" else "i32")
+    types |= {"first": number, "second": number}
+    constants = {
+        "PASS": call, "F": formula(name, "value" if call == "forward" else "derivative"),
+        "G": formula(name, SECOND[call]) if call in SECOND else None, "PARAMETERS": parameters,
+        "COMPUTE": tl.float64 if compute == "fp64" else tl.float32,
+        "FAST": dtype in ("bf16", "fp16") and not sums, "SIZE": size, "TAIL": tail,
+    }  # fmt: skip
+    options = operators.options(size)
+    return Code(elementwise.flat, types, constants, arch, options, folder), size // (32 * options["num_warps"])
+
+
+@functools.cache
+def calls(name):
+    return (*PASSES, "parameter_backward") if ACTIVATIONS[name].learnable else PASSES
+
+
+def check_elements(code, dtype, tail=False):
+    # Seven blocks of 128 threads fill an SM's 65,536 registers at 72, three of 256 at 85; float64 has fewer elements.
+    code.check(255 if dtype == "fp64" else 128)
+    assert (".f64" in code.ptx) == (dtype == "fp64")
+    loads = {name for name in code.accesses("LDG") if ".128" in name}
+    assert loads
+    assert any(".128" in name for name in code.accesses("STG"))
+    assert re.search(r"ld\.global\.v[24]\.b(32|64)", code.ptx)
+    assert re.search(r"st\.global\.v[24]\.b(32|64)", code.ptx)
+
+
+@pytest.mark.parametrize("call", ["forward", "backward"])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_every_activation(name, call, tmp_path):
+    """In bfloat16 and float32; where numbers are learned, backward is with their gradients."""
+    call = "parameter_backward" if call == "backward" and ACTIVATIONS[name].learnable else call
+    for dtype in ("bf16", "fp32") if call == "forward" else ("fp32",):
+        code, _ = elements(name, dtype, call, folder=tmp_path)
+        check_elements(code, dtype)
+
+
+@pytest.mark.parametrize("arch", [80, 90, 100])
+@pytest.mark.parametrize(
+    ("name", "dtype", "call"), [("silu", "fp16", "forward"), ("smu", "bf16", "parameter_backward")]
+)
+def test_every_architecture(name, dtype, call, arch, tmp_path):
+    check_elements(elements(name, dtype, call, arch, tmp_path)[0], dtype)
+
+
+# Instructions and special functions for each element, with what a thread does once. At 4.3 TB/s an H200 has time for 28
+# to 31 instructions in a forward pass and 41 to 46 in a backward one, of which 3.5 special functions.
+BUDGETS = {"forward": 31, "backward": 41}
+
+
+@pytest.mark.parametrize("call", BUDGETS)
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+@pytest.mark.parametrize("name", ["silu", "gelu", "softplus", "mish"])
+def test_16_bit_budgets(name, dtype, call, tmp_path):
+    code, per_thread = elements(name, dtype, call, folder=tmp_path)
+    check_elements(code, dtype)
+    # One more for the reciprocal of Softplus's beta.
+    assert code.count["MUFU"] <= 3 * per_thread
+    assert len(code.instructions) <= BUDGETS[call] * per_thread
+
+
+@pytest.mark.parametrize(("dtype", "call"), [("bf16", "double_backward"), ("fp32", "forward"), ("fp64", "backward")])
+def test_tails(dtype, call, tmp_path):
+    """Of any length they cost only the last tile its vector accesses."""
+    code, _ = elements("silu", dtype, call, folder=tmp_path, tail=True)
+    check_elements(code, dtype)
+
+
+def test_addresses_that_are_not_multiples_of_16(tmp_path):
+    """The check above can fail; and alignment comes from Triton, by the pointers' values."""
+    code, _ = elements("silu", "fp32", "forward", folder=tmp_path, divisible="")
+    code.check(128)
+    assert not any(".128" in name for name in code.accesses("LDG"))
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "channels_last"])
+def test_parameters_per_channel(layout, tmp_path):
+    outer, channels, inner = (8, 64, 784) if layout == "NCHW" else (6272, 64, 1)
+    box = operators.box_of(outer, channels, inner, operators.SUMS_TILE)
+    types = dict.fromkeys(("grad", "input", "out"), "*bf16!") | dict.fromkeys(("first", "second", "sums"), "*fp32!")
+    types |= {"step": "i32!", "outer": "i32!", "channels": "i32!"} | ({"inner": "i32!"} if inner > 1 else {})
+    constants = {
+        "PASS": "parameter_backward", "F": formula("swish", "derivative"), "G": formula("swish", "parameters"),
+        "PARAMETERS": 1, "COMPUTE": tl.float32, "FAST": False, "inner": 1,
+        "OUTER": box[0], "CHANNELS": box[1], "INNER": box[2],
+    }  # fmt: skip
+    options = operators.options(operators.SUMS_TILE)
+    code = Code(elementwise.per_channel, types, constants, 90, options, tmp_path)
+    check_elements(code, "bf16")
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp64"])
+def test_sums(dtype, tmp_path):
+    types = dict.fromkeys(("sums", "first_grad", "second_grad"), f"*{dtype}!")
+    types |= dict.fromkeys(("step", "splits", "channels"), "i32!")
+    options = operators.options(operators.SUMS_TILE)
+    code = Code(elementwise.add_up, types, {"SPLITS": 128, "CHANNELS": 32}, 90, options, tmp_path)
+    code.check(128)
+    assert (".f64" in code.ptx) == (dtype == "fp64")
+    assert not {"ATOM", "ATOMG", "RED", "REDG"} & set(code.count)
+
+
+@pytest.mark.parametrize("per_sample", [False, True])
+@pytest.mark.parametrize("grad", ["fp32", "bf16"])
+def test_the_step(grad, per_sample, tmp_path):
+    types = {"x_adv": "*fp32!", "grad": f"*{grad}!", "x": "*fp32!", "size": "i32!", "sample_size": "i32"}
+    types |= dict.fromkeys(("lowest", "highest"), "i32") | dict.fromkeys(
+        ("alpha", "eps"), "*fp32" if per_sample else "i32"
+    )
+    constants = {"PER_SAMPLE": per_sample, "SIZE": operators.TILE, "TAIL": False}
+    options = {"num_warps": operators.WARPS, "enable_fp_fusion": False}
+    code = Code(perturbation.step_linf, types, constants, 90, options, tmp_path)
+    code.check(64)
+    check_elements(code, "fp32")
+    # Nothing may be contracted or flushed to zero.
+    assert not code.count["FFMA"] or per_sample  # an integer division is made of some
+    assert "fma" not in code.ptx
+    assert ".ftz" not in code.ptx
