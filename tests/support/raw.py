@@ -19,11 +19,11 @@ def rounded(numbers: tuple, dtype: torch.dtype) -> tuple:
     return tuple(torch.tensor(v, dtype=computed_in(dtype)).item() for v in numbers)
 
 
-def tensors(name: str, numbers: tuple, dtype: torch.dtype = torch.float32, channels: int = 1) -> tuple:
+def tensors(name: str, numbers: tuple, dtype: torch.dtype = torch.float32, channels: int = 1, device="cpu") -> tuple:
     """What operators take besides tensors of the input's shape."""
     if not ACTIVATIONS[name].learnable:
         return numbers
-    return tuple(torch.full((channels,), v, dtype=computed_in(dtype)) for v in numbers)
+    return tuple(torch.full((channels,), v, dtype=computed_in(dtype)).to(device) for v in numbers)
 
 
 def operator(name: str):
@@ -31,8 +31,8 @@ def operator(name: str):
 
 
 def run(name: str, numbers: tuple, x: torch.Tensor, order: int) -> torch.Tensor:
-    """Value, first or second derivative."""
-    one, parameters = torch.ones_like(x), tensors(name, numbers, x.dtype)
+    """Value, first or second derivative, on x's device."""
+    one, parameters = torch.ones_like(x), tensors(name, numbers, x.dtype, device=x.device)
     if order == 0:
         return operator(name)(x, *parameters)
     if order == 1:
@@ -42,6 +42,20 @@ def run(name: str, numbers: tuple, x: torch.Tensor, order: int) -> torch.Tensor:
 
 def slopes(name: str, numbers: tuple, x: torch.Tensor) -> list[torch.Tensor]:
     """df/dp at every element of the vector x, for each parameter p: each element is a channel of its own."""
-    parameters = tensors(name, numbers, x.dtype, x.numel())
+    parameters = tensors(name, numbers, x.dtype, x.numel(), x.device)
     _, *grads = operator(f"{name}_parameter_backward")(torch.ones_like(x[None]), x[None], *parameters)
     return grads
+
+
+def calls(name: str, x: torch.Tensor, grad: torch.Tensor):
+    """Every operator of the activation but the one in place, with its tensors of the input's shape."""
+    yield name, (x,)
+    yield f"{name}_backward", (grad, x)
+    yield f"{name}_double_backward", (grad, grad, x)
+    if name in LEARNABLE:
+        yield f"{name}_parameter_backward", (grad, x)
+
+
+def every_number(dtype: torch.dtype) -> torch.Tensor:
+    """All 65,536 of a 16-bit type."""
+    return torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)

@@ -1,0 +1,39 @@
+// The GPU's kernels, for ctypes.
+#include "controls.h"
+#include "cuda/channels.cuh"
+#include "cuda/kernels.h"
+
+using namespace sat_kernels;
+
+extern "C" {
+
+// The activations' names, in the order of their numbers.
+const char* activation_names() {
+#define SK_NAME(name, ...) #name " "
+  return SK_ACTIVATIONS(SK_NAME, SK_NAME);
+#undef SK_NAME
+}
+
+const char* elementwise(int activation, int pass, int dtype, const Elementwise* job, int64_t size, void* partial) {
+  return emulator::error_of([&] {
+    cuda::kernels(DType(dtype)).elementwise(Activation(activation), Pass(pass), *job, size, partial, nullptr);
+  });
+}
+
+int64_t partial_sums(int dtype, const Elementwise* job, int64_t size) {
+  return cuda::kernels(DType(dtype)).partial_sums(*job, size);
+}
+
+// What a thread makes of its terms.
+float added_up(const float* terms, int64_t size) {
+  cuda::Sum<float> sum;
+  for (int64_t i = 0; i < size; ++i) sum.add(terms[i]);
+  return sum.total + sum.rest;
+}
+
+const char* step_linf(int dtype, int grad, const Step* job, int64_t size) {
+  const cuda::Kernels& kernels = cuda::kernels(DType(grad));
+  const auto run = DType(dtype) == DType::float64 ? kernels.step_linf_double : kernels.step_linf_float;
+  return emulator::error_of([&] { run(*job, size, nullptr); });
+}
+}

@@ -1,0 +1,89 @@
+"""More than 2^31 elements, in memory of which only the pages that are touched exist; few blocks of each grid run."""
+
+import mmap
+
+import numpy as np
+import pytest
+import torch
+from calls import PASSES, close, expected, values
+
+# At both ends there are numbers, and outputs are NaN; in between there is nothing but zeros.
+EDGE = 3 << 20
+NORESERVE = 0x4000  # mmap has the name since Python 3.13
+
+
+class Sparse:
+    """Like Memory, of ``size`` elements."""
+
+    def __init__(self, size: int, dtype: torch.dtype, seed: int | None, writable: bool = False):
+        self.size, self.writable = size * dtype.itemsize, writable
+        self.map = mmap.mmap(-1, self.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NORESERVE)
+        self.tensor = torch.from_numpy(np.frombuffer(self.map, np.uint8)).view(dtype)
+        self.address = self.tensor.data_ptr()
+        self.counts = {}
+        for k, edge in enumerate(self.edges()):
+            edge.copy_(torch.full_like(edge, torch.nan) if seed is None else values(EDGE, dtype, 2 * seed + k))
+
+    def edges(self):
+        return self.tensor[:EDGE], self.tensor[-EDGE:]
+
+    def check(self):
+        pass
+
+
+def stored_elements(memory):
+    return sum(w * n for w, n in memory.counts["stores"].items()) // memory.tensor.element_size()
+
+
+# Outer, channels, inner: flat, or in blocks and threads that go by rows or by columns. Past 2^31 there is something for
+# every block, which comes by every 2 million elements.
+SHAPES = {
+    "flat": (1, 1, 2**32 + 1029),
+    "one row": (1, 1, 2**31 + 2**22 + 1029),
+    "long rows": (1, 3, 2**30),
+    "rows": (44_830_000, 3, 16),
+    "columns": (89_660_000, 24, 1),
+}
+
+
+@pytest.mark.parametrize("layout", SHAPES)
+def test_activations(kernels, layout):
+    outer, channels, inner = SHAPES[layout]
+    kind = "backward" if layout == "flat" else "parameter_backward"
+    size, dtype = outer * channels * inner, torch.bfloat16
+    numbers = (torch.linspace(2.5, 0.5, channels, dtype=torch.float64),)
+    memory = {k: Sparse(size, dtype, seed) for seed, k in enumerate(PASSES[kind][0])}
+    memory["out"] = Sparse(size, dtype, None, writable=True)
+    kernels.run("swish", kind, memory, numbers, inner=inner, edge_blocks=2)
+    whole = 2 * 2 * 128 * 8 if layout == "flat" else 4 * size // 2048
+    assert whole / 2 < stored_elements(memory["out"]) < whole * 2
+    for k in range(2):
+        found = memory["out"].edges()[k]
+        written = (~found.isnan()).nonzero().flatten()
+        assert written.numel() > 500, f"{written.numel()} at the {('beginning', 'end')[k]}"
+        start = k * (size - EDGE)
+        channel = (written + start) // inner % channels
+        tensors = {name: memory[name].edges()[k][written] for name in PASSES[kind][0]}
+        # Each element is a channel of its own, with that channel's number.
+        close(found[written], expected("swish", "backward", tensors, (numbers[0][channel],))["out"])
+
+
+@pytest.mark.parametrize(("samples", "each"), [(1, 2**32 + 1024), (3, 2**30 + 1024)])
+def test_step(kernels, samples, each):
+    size = samples * each
+    x_adv, grad, x = (Sparse(size, t, i, i == 0) for i, t in enumerate([torch.float32, torch.bfloat16, torch.float32]))
+    for image in (x_adv, x):
+        for edge in image.edges():
+            edge.abs_().div_(5)
+    before = [edge.clone() for edge in x_adv.edges()]
+    eps, alpha = (torch.full((samples,), 0.25), torch.full((samples,), 0.125)) if samples > 1 else (0.25, 0.125)
+    kernels.step(x_adv, grad, x, eps, alpha, edge_blocks=2)
+    assert stored_elements(x_adv) == 4 * 128 * 4
+    for k in range(2):
+        found = x_adv.edges()[k]
+        moved = (found != before[k]).nonzero().flatten()
+        assert moved.numel() > 500
+        wanted = before[k][moved].clone()
+        pixels = x.edges()[k][moved].contiguous()
+        torch.ops.sat_kernels.pgd_step_linf_(wanted, grad.edges()[k][moved].contiguous(), pixels, 0.25, 0.125, 0.0, 1.0)
+        assert torch.equal(found[moved], wanted)
