@@ -142,7 +142,15 @@ def test_sdist_builds_a_wheel_that_works(tmp_path):
     (sdist,), (wheel,) = tmp_path.glob("*.tar.gz"), tmp_path.glob("*.whl")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    for part in ("LICENSE", "csrc/ops.cpp", "csrc/cuda/launch.cuh", "csrc/formulas/activations.h", "tests/test_gpu.py"):
+    for part in (
+        "LICENSE",
+        "csrc/ops.cpp",
+        "csrc/cuda/launch.cuh",
+        "tests/emulation/emulator.h",
+        "tests/machine_code/vector_path.cu",
+        "csrc/formulas/activations.h",
+        "tests/gpu/test_short.py",
+    ):
         assert part in names
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:
