@@ -4,15 +4,29 @@ TORCH ?= torch==2.13.0
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= runs/demo
+# test-cuda-build: a release that is built for CUDA, and the oldest that is supported.
+CUDA_TORCH ?= torch==2.15.0
+OLDEST_TORCH ?= torch==2.11.0
+CUDA_VENV ?= $(VENV)-cuda
+OLDEST_VENV ?= $(VENV)-oldest
+CUDA_HOME ?= $(firstword $(patsubst %/bin/nvcc,%,$(wildcard /usr/local/cuda/bin/nvcc) $(realpath $(shell command -v nvcc))))
+CUDA_ARCHS := 8.0;9.0
+GPU_CHECK ?= runs/gpu-check
 
-.PHONY: FORCE help demo test bench gpu-check lint install clean
+PIP_INSTALL := pip install --quiet --disable-pip-version-check
+BUILD_NEEDS := "setuptools>=77" "pybind11>=2.12" ninja
+SOURCES := pyproject.toml setup.py $(shell find csrc sat_kernels -type f -not -name "*.so" -not -path "*/__pycache__/*")
+
+.PHONY: FORCE help demo test test-cuda-build bench gpu-check lint install clean cuda-toolkit
 
 help:
-	@echo "make demo       train ReLU and smooth networks adversarially on real digits; table and plot in $(DEMO)"
-	@echo "make test       the test suite"
-	@echo "make bench      benchmarks against PyTorch, with ratios"
-	@echo "make gpu-check  tests and benchmarks that need a CUDA device"
-	@echo "make lint       ruff"
+	@echo "make demo             train ReLU and smooth networks adversarially on real digits; table and plot in $(DEMO)"
+	@echo "make test             the test suite"
+	@echo "make test-cuda-build  without a GPU: the CUDA build, and one binary under several releases of torch; needs nvcc,"
+	@echo "                      downloads 8 GB"
+	@echo "make bench            benchmarks against PyTorch, with ratios"
+	@echo "make gpu-check        on a GPU, offline: build, tests, benchmarks; one report in $(GPU_CHECK). ARGS=--help tells more"
+	@echo "make lint             ruff"
 
 demo: $(VENV)/installed
 	$(BIN)/sat-kernels compare --output $(DEMO)
@@ -23,9 +37,9 @@ test: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/sat-kernels bench
 
-gpu-check: $(VENV)/installed
-	$(BIN)/sat-kernels info
-	$(BIN)/pytest -m gpu
+# With the Python that is there: GPU machines are often offline, and their torch is chosen with care.
+gpu-check:
+	@$(PYTHON) benchmarks/gpu --output $(GPU_CHECK) $(ARGS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -39,12 +53,74 @@ $(VENV).wanted: FORCE
 
 $(VENV)/torch: $(VENV).wanted
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH) "setuptools>=77" "pybind11>=2.12" ninja
+	$(BIN)/$(PIP_INSTALL) $(TORCH) $(BUILD_NEEDS)
 	touch $@
 
 $(VENV)/installed: $(VENV)/torch pyproject.toml setup.py $(shell find csrc -type f)
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --editable ".[train,dev]"
+	$(BIN)/$(PIP_INSTALL) --no-build-isolation --editable ".[train,dev]"
 	touch $@
 
+# --- The CUDA build, and one binary for several releases.
+
+cuda-toolkit:
+	@test -x "$(CUDA_HOME)/bin/nvcc" || { \
+	  echo "make test-cuda-build: no CUDA toolkit: set CUDA_HOME to the folder that holds bin/nvcc" >&2; exit 1; }
+
+$(CUDA_VENV)/torch: | cuda-toolkit
+	$(PYTHON) -m venv --clear $(CUDA_VENV)
+	$(CUDA_VENV)/bin/$(PIP_INSTALL) $(CUDA_TORCH) torchvision timm $(BUILD_NEEDS)
+	touch $@
+
+# A wheel, built in a folder of its own: an editable installation would replace the extension of $(VENV).
+$(CUDA_VENV)/wheel: $(CUDA_VENV)/torch $(SOURCES)
+	rm -rf $(CUDA_VENV)/build $(CUDA_VENV)/wheels
+	printf '[build]\nbuild_base=%s\n' $(abspath $(CUDA_VENV))/build > $(CUDA_VENV)/build.cfg
+	DIST_EXTRA_CONFIG=$(abspath $(CUDA_VENV))/build.cfg SAT_KERNELS_CUDA=1 CUDA_HOME="$(CUDA_HOME)" \
+	  TORCH_CUDA_ARCH_LIST="$(CUDA_ARCHS)" $(CUDA_VENV)/bin/pip wheel --quiet --disable-pip-version-check \
+	  --no-build-isolation --no-deps --wheel-dir $(CUDA_VENV)/wheels .
+	touch $@
+
+$(CUDA_VENV)/installed: $(CUDA_VENV)/wheel
+	$(CUDA_VENV)/bin/$(PIP_INSTALL) --force-reinstall --no-deps $(CUDA_VENV)/wheels/*.whl
+	$(CUDA_VENV)/bin/$(PIP_INSTALL) "$$(echo $(CUDA_VENV)/wheels/*.whl)[vision,dev]"
+	touch $@
+
+$(OLDEST_VENV)/torch:
+	$(PYTHON) -m venv --clear $(OLDEST_VENV)
+	$(OLDEST_VENV)/bin/$(PIP_INSTALL) $(OLDEST_TORCH)
+	touch $@
+
+$(OLDEST_VENV)/installed: $(OLDEST_VENV)/torch $(CUDA_VENV)/wheel
+	$(OLDEST_VENV)/bin/$(PIP_INSTALL) --force-reinstall --no-deps $(CUDA_VENV)/wheels/*.whl
+	$(OLDEST_VENV)/bin/$(PIP_INSTALL) "$$(echo $(CUDA_VENV)/wheels/*.whl)[dev]"
+	touch $@
+
+# Of which release `torch==2.15.0` or `torch` is; with the extension's file, what .ci/which_build.py is told.
+release = $(or $(word 2,$(subst ==, ,$(1))),any)
+build_of = .ci/which_build.py --within $(1) --built $(call release,$(2)) --runs $(call release,$(3))
+# The tests of the operators, with the package in folder $(2), which comes first, in environment $(1).
+test_there = PYTHONPATH=$(abspath $(2)) $(1)/bin/pytest tests/ops
+ELSEWHERE := $(CUDA_VENV)/elsewhere
+
+test-cuda-build: $(VENV)/installed $(CUDA_VENV)/installed $(OLDEST_VENV)/installed
+	@echo "--- the CUDA build under $(CUDA_TORCH)"
+	$(CUDA_VENV)/bin/sat-kernels info
+	$(CUDA_VENV)/bin/python $(call build_of,$(CUDA_VENV),$(CUDA_TORCH),$(CUDA_TORCH)) --cuda-archs $(subst ;, ,$(CUDA_ARCHS))
+	$(CUDA_VENV)/bin/python -c "import timm, torchvision"  # else their tests would be skipped
+	$(CUDA_VENV)/bin/pytest tests/ops tests/nn tests/attacks tests/test_functional.py tests/test_testing.py
+	@echo "--- the same wheel under $(OLDEST_TORCH)"
+	$(OLDEST_VENV)/bin/python $(call build_of,$(OLDEST_VENV),$(CUDA_TORCH),$(OLDEST_TORCH)) --cuda-archs $(subst ;, ,$(CUDA_ARCHS))
+	$(OLDEST_VENV)/bin/pytest tests/ops
+	@echo "--- its files under $(TORCH)"
+	rm -rf $(ELSEWHERE)
+	$(CUDA_VENV)/bin/$(PIP_INSTALL) --no-deps --target $(ELSEWHERE)/cuda $(CUDA_VENV)/wheels/*.whl
+	PYTHONPATH=$(abspath $(ELSEWHERE))/cuda $(BIN)/python $(call build_of,$(ELSEWHERE)/cuda,$(CUDA_TORCH),$(TORCH))
+	$(call test_there,$(VENV),$(ELSEWHERE)/cuda)
+	@echo "--- the build under $(TORCH) under $(CUDA_TORCH)"
+	mkdir -p $(ELSEWHERE)/cpu
+	cp -r sat_kernels $(ELSEWHERE)/cpu
+	PYTHONPATH=$(abspath $(ELSEWHERE))/cpu $(CUDA_VENV)/bin/python $(call build_of,$(ELSEWHERE)/cpu,$(TORCH),$(CUDA_TORCH))
+	$(call test_there,$(CUDA_VENV),$(ELSEWHERE)/cpu)
+
 clean:
-	rm -rf $(VENV) $(VENV).wanted build dist *.egg-info sat_kernels/*.so
+	rm -rf $(VENV) $(VENV).wanted $(CUDA_VENV) $(OLDEST_VENV) build dist *.egg-info sat_kernels/*.so
