@@ -80,10 +80,17 @@ def _activate_learnable(row: Activation, input: Tensor, values: tuple) -> Tensor
     if not input.is_floating_point():
         raise TypeError(f"input is {input.dtype}: {row.name} expects a floating tensor")
     dtype = torch.float64 if input.dtype is torch.float64 else torch.float32
-    fused, device = has_kernel(input), input.get_device()
+    # The number of a GPU tells GPUs apart, but meta tensors have the CPU's.
+    fused, on_cpu, number = has_kernel(input), input.is_cpu, input.get_device()
     for value in values:
         # What modules hold, mostly. Anything else is looked at in detail, which takes 10 us more.
-        if not (type(value) in _TYPES and value.dtype is dtype and value.numel() == 1 and value.get_device() == device):
+        if not (
+            type(value) in _TYPES
+            and value.dtype is dtype
+            and value.numel() == 1
+            and value.is_cpu == on_cpu
+            and value.get_device() == number
+        ):
             values = [_as_tensor(row, p, value, input) for p, value in zip(row.parameters, values, strict=True)]
             if fused := fused and all(type(value) in _TYPES for value in values):
                 values = _as_kernels_take(values, dtype)

@@ -267,3 +267,9 @@ def test_smooth_backward_is_undone_after_an_exception():
             nn.ReLUSmoothBackward(wrong)
     with pytest.raises(ValueError, match="without a ReLUSmoothBackward"), nn.smooth_backward(torch.nn.ReLU(), 1.0):
         pass
+
+
+def test_parameters_on_another_device_are_refused():
+    """A meta tensor's kernel would return memory that nobody wrote."""
+    with pytest.raises(ValueError, match="beta is on meta: expected the input's device, cpu"):
+        functional.swish(torch.ones(3), torch.ones(1, device="meta"))

@@ -4,18 +4,13 @@ import math
 
 import pytest
 import torch
+from accuracy import HARD, slopes_at_infinity, wrong_hard_points
 from raw import needs_extension, rounded, run
 from targets import tolerance
-from textbook import CASES, IDS, KINKED, derivative64, exact, largest_second
+from textbook import CASES, IDS, derivative64, exact, largest_second
 
 from sat_kernels.activations import ACTIVATIONS
 from sat_kernels.functional import gelu, silu
-
-HARD = [0.0, 5e-324, 1e-310, 1e-45, 1e-38, 1e-30, 1e-8, 1e-5, 1e-4, 1e-3, 2.4e-3, 0.01, 0.1, 0.3466, 0.5, 0.75179, 1.0]
-HARD += [1.19243, 1.27846, 2.0, 2.3994, 3.0, 5.0, 7.6, 10.0, 17.0, 19.99, 20.0, 20.01, 40.0, 80.0, 86.0, 88.0, 1e4]
-# Whose digits are all used, so that products with them are rounded.
-HARD += torch.logspace(-3, 2, 24, dtype=torch.float64).tolist()
-HARD = [sign * x for x in HARD for sign in (1, -1)]
 
 
 @needs_extension
@@ -23,18 +18,7 @@ HARD = [sign * x for x in HARD for sign in (1, -1)]
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize(("name", "numbers"), CASES, ids=IDS)
 def test_hard_points(name, numbers, dtype, order):
-    x = torch.tensor(HARD, dtype=dtype)
-    found, numbers = run(name, numbers, x, order).tolist(), rounded(numbers, dtype)
-    wrong = []
-    for point, value in zip(x.tolist(), found, strict=True):
-        if point == 0 and order > 0 and name in KINKED:
-            continue  # test_kinks
-        if name == "softplus" and abs(point * numbers[0] - numbers[1]) < 1e-3:
-            continue  # at the threshold the definition itself jumps
-        expected = exact(name, numbers, point)[order]
-        limit = tolerance(name, numbers, point, dtype, order, expected)
-        if not abs(value - expected) <= limit:
-            wrong.append(f"x={point!r}: {value!r} instead of {expected!r}: {abs(value - expected) / limit:.3} limits")
+    wrong = wrong_hard_points(name, numbers, dtype, order)
     assert not wrong, "\n".join(wrong)
 
 
@@ -46,12 +30,6 @@ def test_definitions_agree(name, numbers, order):
     expected = torch.tensor([exact(name, numbers, point)[order] for point in x.tolist()], dtype=torch.float64)
     scale = 1.0 if order < 2 else largest_second(name, numbers)
     torch.testing.assert_close(derivative64(name, numbers, x, order), expected, rtol=1e-11, atol=1e-11 * scale)
-
-
-def slopes_at_infinity(name, numbers):
-    low = {"smu": lambda a, mu: a, "pssilu": lambda a, b: -b / (1 - b)}.get(name, lambda *_: 0.0)(*numbers)
-    mirrored = name in ("swish", "softplus") and numbers[0] < 0
-    return (1.0, low) if mirrored else (low, 1.0)
 
 
 @needs_extension

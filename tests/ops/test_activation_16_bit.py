@@ -2,16 +2,13 @@
 
 import pytest
 import torch
-from raw import LEARNABLE, needs_extension, rounded, run, slopes
+from accuracy import wrong_16_bit
+from raw import LEARNABLE, every_number, needs_extension, rounded, slopes
 from targets import slope_tolerance
-from textbook import CASES, IDS, KINKED, derivative64, largest_second, ulps
+from textbook import CASES, IDS
 
 TYPES = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 LEARNED = [pytest.param(*case, id=id) for case, id in zip(CASES, IDS, strict=True) if case[0] in LEARNABLE]
-
-
-def every_number(dtype):
-    return torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
 
 
 @needs_extension
@@ -19,21 +16,8 @@ def every_number(dtype):
 @TYPES
 @pytest.mark.parametrize(("name", "numbers"), CASES, ids=IDS)
 def test_every_16_bit_input(name, numbers, dtype, order):
-    x = every_number(dtype)
-    found, numbers = run(name, numbers, x, order), rounded(numbers, dtype)
-    assert found[x.isnan()].isnan().all()
-    assert not found[~x.isnan()].isnan().any()
-    kept = x.isfinite() & (x.double().abs() < 1e15)  # beyond: test_limits
-    if name in KINKED and order > 0:
-        kept &= x != 0
-    x, found = x[kept].double(), found[kept].double()
-    expected = derivative64(name, numbers, x, order)
-    slack = {1: 3e-7, 2: 6e-7 * largest_second(name, numbers)}.get(order, 0.0)
-    if name == "pssilu" and order == 0:  # it has a zero away from 0
-        slack = 4e-7 * x.abs().clamp(min=1)
-    bad = (found - expected).abs() > ulps(expected, dtype) + slack
-    bad &= expected.abs() <= torch.finfo(dtype).max
-    assert not bad.any(), f"{int(bad.sum())} inputs: {x[bad][:3]}: {found[bad][:3]} instead of {expected[bad][:3]}"
+    wrong = wrong_16_bit(name, numbers, dtype, order)
+    assert not wrong, f"{len(wrong)} inputs, of which\n" + "\n".join(wrong[:5])
 
 
 @needs_extension
