@@ -18,6 +18,8 @@ template <class T> struct Sum {
     rest += (total - (sum - part)) + (x - part);
     total = sum;
   }
+  // Beside an infinite total there is no rest.
+  __device__ __forceinline__ T value() const { return rest == rest ? total + rest : total; }
 };
 
 template <class T, int N> __device__ __forceinline__ T sum_of(T (&terms)[N]) {
@@ -117,7 +119,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
   if constexpr (P == Pass::parameter_backward) {
     for (int k = 0; k < parameters; ++k) {
-      const T sum = sum_over_rows(found[k].total + found[k].rest, 1);
+      const T sum = sum_over_rows(found[k].value(), 1);
       if (threadIdx.x == 0) write_sum(sums, k, channel, layout.channels, sum);
     }
   }
@@ -161,7 +163,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   if constexpr (P == Pass::parameter_backward) {
     for (int k = 0; k < parameters; ++k) {
       for (int j = 0; j < N; ++j) {
-        const T sum = sum_over_rows(found[k][j].total + found[k][j].rest, layout.lanes);
+        const T sum = sum_over_rows(found[k][j].value(), layout.lanes);
         if (threadIdx.x < layout.lanes && channels.has(j)) {
           write_sum(sums, k, channels.index(j), layout.channels, sum);
         }
@@ -177,7 +179,7 @@ template <class T> __global__ void add_up(const T* sums, int splits, T* first, T
   Sum<T> found;
 #pragma unroll 8
   for (int s = threadIdx.x; s < splits; s += blockDim.x) found.add(read_one(mine + s));
-  const T sum = sum_over_rows(found.total + found.rest, 1);
+  const T sum = sum_over_rows(found.value(), 1);
   if (threadIdx.x == 0) write_one((blockIdx.y == 0 ? first : second) + channel, sum);
 }
 

@@ -28,7 +28,7 @@ int64_t partial_sums(int dtype, const Elementwise* job, int64_t size) {
 float added_up(const float* terms, int64_t size) {
   cuda::Sum<float> sum;
   for (int64_t i = 0; i < size; ++i) sum.add(terms[i]);
-  return sum.total + sum.rest;
+  return sum.value();
 }
 
 const char* step_linf(int dtype, int grad, const Step* job, int64_t size) {

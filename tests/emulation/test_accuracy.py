@@ -1,11 +1,12 @@
 """The GPU's formulas against the definitions, with special functions as inaccurate as a GPU's may be."""
 
 import ctypes
+import math
 
 import pytest
 import raw
 import torch
-from raw import LEARNABLE, computed_in, needs_extension, rounded
+from raw import LEARNABLE, computed_in, every_number, needs_extension, rounded
 from targets import slope_tolerance, tolerance
 from textbook import CASES, IDS, KINKED, derivative64, exact, largest_second, ulps
 
@@ -53,10 +54,6 @@ def test_hard_points(kernels, name, numbers, dtype, order):
                 f"x={point!r}: {value!r} instead of {wanted!r}: {abs(value - wanted) / (limit or 1):.3} limits"
             )
     assert not wrong, "\n".join(wrong)
-
-
-def every_number(dtype):
-    return torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
 
 
 @ORDERS
@@ -111,3 +108,7 @@ def test_sums_keep_what_rounding_takes(kernels):
     add_up.argtypes, add_up.restype = [ctypes.c_void_p, ctypes.c_int64], ctypes.c_float
     expected = terms.double().sum().item()
     assert add_up(terms.data_ptr(), terms.numel()) == pytest.approx(expected, rel=1e-7)
+    terms[7] = torch.inf
+    assert add_up(terms.data_ptr(), terms.numel()) == torch.inf
+    terms[9] = -torch.inf
+    assert math.isnan(add_up(terms.data_ptr(), terms.numel()))
