@@ -134,3 +134,19 @@ def gelu_tanh_second(x, a, b, fast: tl.constexpr):
     s, q = logistic(gelu_tanh_inner(z), fast)
     curvature = (6.0 * 1.59576912160573071176 * 0.044715) * z
     return s * q * (2.0 * slope + z * (curvature + slope * slope * (q - s)))
+
+
+@triton.jit
+def relu_smooth_backward_value(x, alpha, b, fast: tl.constexpr):
+    return at_least(x, 0.0)
+
+
+@triton.jit
+def relu_smooth_backward_derivative(x, alpha, b, fast: tl.constexpr):
+    return sigmoid(sigmoid_range(alpha * x), fast)
+
+
+@triton.jit
+def relu_smooth_backward_second(x, alpha, b, fast: tl.constexpr):
+    s, q = logistic(sigmoid_range(alpha * x), fast)
+    return alpha * (s * q)

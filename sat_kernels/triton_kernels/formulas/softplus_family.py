@@ -16,7 +16,7 @@ from .exponential import (
     unlift,
 )
 from .logarithm import log_of_complement, log_one_plus_fraction
-from .numbers import at_least, at_most, divide, positive_part, quotient
+from .numbers import at_most, divide, positive_part, quotient
 
 
 @triton.jit
@@ -72,15 +72,6 @@ def parametric_softplus_parameters(x, alpha, b, fast: tl.constexpr):
     s, q = logistic(z, fast)
     p = at_most(s, q)
     return -(tl.abs(z) * p + log_of_complement(p)) * inverse * inverse
-
-
-@triton.jit
-def relu_smooth_backward_value(x, alpha, b, fast: tl.constexpr):
-    return at_least(x, 0.0)
-
-
-relu_smooth_backward_derivative = parametric_softplus_derivative
-relu_smooth_backward_second = parametric_softplus_second
 
 
 @triton.jit
