@@ -33,17 +33,4 @@ struct Elementwise {
   int64_t channels, inner;
 };
 
-// x_adv, x: dense, float32 or float64. grad: in the same layout. One eps and alpha for all, or, where
-// sample_size is not 0, one per so many consecutive elements, in x_adv's dtype.
-struct Step {
-  void* x_adv;
-  const void* grad;
-  const void* x;
-  double eps, alpha;
-  const void* sample_eps;
-  const void* sample_alpha;
-  int64_t sample_size;
-  double lowest, highest;
-};
-
 }  // namespace sat_kernels

@@ -1,8 +1,7 @@
-// The operators, apart from where they run: checks, layouts, allocation.
+// The activations' operators, apart from where they run: checks, layouts, allocation.
 //
 // `Device` runs kernels over dense memory:
 //   void run(Activation, Pass, const Tensor& input, Elementwise)
-//   void step_linf(const Tensor& x_adv, DType of grad, Step)
 #pragma once
 
 #include "elementwise.h"
@@ -108,56 +107,6 @@ std::tuple<Tensor, Parameters...> parameter_backward(Tensor grad, Tensor input, 
   return result;
 }
 
-inline void check_step(const Tensor& x_adv, const Tensor& grad, const Tensor& x) {
-  check_like("grad", grad, "x_adv", x_adv);
-  check_like("x", x, "x_adv", x_adv);
-  STD_TORCH_CHECK(x_adv.scalar_type() == ScalarType::Float || x_adv.scalar_type() == ScalarType::Double,
-                  "x_adv: expected float32 or float64");
-  STD_TORCH_CHECK(x.scalar_type() == x_adv.scalar_type(), "x differs in dtype from x_adv: expected the same");
-}
-
-// Runs a step on x_adv in `target`, which is x_adv itself or a copy in a layout that the kernels take.
-template <class Device>
-void step_in(Tensor target, Tensor x_adv, const Tensor& grad, const Tensor& x, Step step) {
-  const Tensor target_grad = laid_out_as(target, grad), target_x = laid_out_as(target, x);
-  step.x_adv = target.mutable_data_ptr();
-  step.grad = target_grad.const_data_ptr();
-  step.x = target_x.const_data_ptr();
-  Device::step_linf(target, dtype_of(grad), step);
-  if (target.get() != x_adv.get()) torch::stable::copy_(x_adv, target);
-}
-
-template <class Device>
-void pgd_step_linf_(Tensor x_adv, Tensor grad, Tensor x, double eps, double alpha, double clip_min, double clip_max) {
-  check_step(x_adv, grad, x);
-  Step step{};
-  step.eps = eps;
-  step.alpha = alpha;
-  step.lowest = clip_min;
-  step.highest = clip_max;
-  step_in<Device>(dense(x_adv), x_adv, grad, x, step);
-}
-
-template <class Device>
-void pgd_step_linf_per_sample_(Tensor x_adv, Tensor grad, Tensor x, Tensor eps, Tensor alpha, double clip_min,
-                               double clip_max) {
-  check_step(x_adv, grad, x);
-  for (const Tensor& sizes : {eps, alpha}) {
-    STD_TORCH_CHECK(x_adv.sizes().size() > 0 && sizes.numel() == x_adv.sizes()[0] && sizes.is_contiguous() &&
-                        sizes.scalar_type() == x_adv.scalar_type() && sizes.device() == x_adv.device(),
-                    "eps, alpha: expected one number per sample, contiguous, in x_adv's dtype, on its device");
-  }
-  if (x_adv.numel() == 0) return;
-  Step step{};
-  step.sample_size = x_adv.numel() / x_adv.sizes()[0];
-  step.sample_eps = eps.const_data_ptr();
-  step.sample_alpha = alpha.const_data_ptr();
-  step.lowest = clip_min;
-  step.highest = clip_max;
-  const bool samples_apart = is_dense(x_adv) && (x_adv.sizes()[0] == 1 || x_adv.strides()[0] == step.sample_size);
-  step_in<Device>(samples_apart ? x_adv : torch::stable::contiguous(x_adv), x_adv, grad, x, step);
-}
-
 // The registrations for one device.
 template <class Device, class Library> void register_operators(Library& m) {
 #define SK_FIXED(name, Formula, schema, ...)                                                            \
@@ -172,8 +121,6 @@ template <class Device, class Library> void register_operators(Library& m) {
   SK_ACTIVATIONS(SK_FIXED, SK_LEARNABLE)
 #undef SK_FIXED
 #undef SK_LEARNABLE
-  m.impl("pgd_step_linf_", TORCH_BOX((&pgd_step_linf_<Device>)));
-  m.impl("pgd_step_linf_per_sample_", TORCH_BOX((&pgd_step_linf_per_sample_<Device>)));
 }
 
 }  // namespace sat_kernels

@@ -24,12 +24,51 @@ STABLE_TORCH_LIBRARY(sat_kernels, m) {
 #undef SK_LEARNABLE
 #undef SK_TENSORS
 
-  // x_adv + alpha sign(grad), projected to the Linf ball around x and to the box, in place. eps, clip_min and
-  // clip_max are numbers of x's dtype. per_sample: one eps and alpha per index of the first dimension.
+  // Steps of attacks, in place. What the arguments are: step_operators.h; docs are in sat_kernels/ops/perturbation.py.
+#define SK_REST                                                                                                    \
+  "Tensor? eps_of, Tensor? alpha_of, float clip_min, float clip_max, Tensor? mask, Tensor? active, Tensor(b!)? out, " \
+  "Tensor? mean, Tensor? std"
+#define SK_PGD "(Tensor(a!) x_adv, Tensor? grad, Tensor x, float eps, float alpha, " SK_REST
+  m.def("pgd_step_linf_" SK_PGD ") -> ()");
+  m.def("pgd_step_l2_" SK_PGD ") -> ()");
+  m.def("pgd_step_l1_" SK_PGD ", int top_k, Tensor? top_k_of) -> ()");
   m.def(
-      "pgd_step_linf_(Tensor(a!) x_adv, Tensor grad, Tensor x, float eps, float alpha, float clip_min, "
-      "float clip_max) -> ()");
+      "momentum_step_linf_(Tensor(a!) x_adv, Tensor(c!) momentum, Tensor grad, Tensor x, float eps, float alpha, "
+      "float decay, " SK_REST ") -> ()");
+#define SK_APGD_REST "float clip_min, float clip_max, Tensor? active, Tensor(b!)? out, Tensor? mean, Tensor? std) -> ()"
+#define SK_APGD                                                                                                   \
+  "(Tensor(a!) x_adv, Tensor(c!) x_prev, Tensor grad, Tensor x, float eps, Tensor? eps_of, Tensor step_size, "    \
+  "bool first, " SK_APGD_REST
+  m.def("apgd_step_linf_" SK_APGD);
+  m.def("apgd_step_l2_" SK_APGD);
   m.def(
-      "pgd_step_linf_per_sample_(Tensor(a!) x_adv, Tensor grad, Tensor x, Tensor eps, Tensor alpha, "
-      "float clip_min, float clip_max) -> ()");
+      "apgd_step_l1_(Tensor(a!) x_adv, Tensor grad, Tensor x, float eps, Tensor? eps_of, Tensor step_size, "
+      "Tensor top_k, " SK_APGD_REST);
+#undef SK_APGD
+#undef SK_APGD_REST
+#undef SK_PGD
+#undef SK_REST
+
+  // Of each row of (B, C) logits: loss, whether y is the largest, and its margin; and the loss's gradients, or tensors
+  // without elements. `loss`: as csrc/losses.h numbers them.
+  m.def(
+      "attack_loss(Tensor logits, Tensor y, Tensor? targets, Tensor? clean_logits, int loss, float beta, bool grad, "
+      "bool clean_grad) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+
+  // A random point of the ball around x, in the box. noise, radius and norm: csrc/starts.h. Each number may be given as a
+  // tensor (x_of), scale and eps also as one per sample, in x's dtype; the others are int64.
+  m.def(
+      "random_start(Tensor x, int noise, int radius, int norm, float scale, float eps, Tensor? scale_of, "
+      "Tensor? eps_of, float clip_min, float clip_max, int seed, Tensor? seed_of, int restart, Tensor? restart_of, "
+      "Tensor? sample_ids) -> Tensor");
+  // Where a sample has not been fooled before, and is now or has a higher loss than ever: best = x_adv.
+  m.def(
+      "keep_best_(Tensor(a!) best, Tensor(b!) best_loss, Tensor(c!) success, Tensor x_adv, Tensor loss, "
+      "Tensor fooled) -> ()");
+  // APGD's state after a step. top_k, sparsity and x: for L1.
+  m.def(
+      "apgd_update_(Tensor(a!) x_adv, Tensor(b!) grad, Tensor(c!) best, Tensor(d!) best_grad, Tensor(e!) fooling, "
+      "Tensor(f!) best_loss, Tensor(g!) previous_loss, Tensor(h!) checkpoint_loss, Tensor(i!) step_size, "
+      "Tensor(j!) rises, Tensor(k!) reduced, Tensor(l!) success, Tensor(m!)? top_k, Tensor(n!)? sparsity, "
+      "Tensor largest_step, Tensor loss, Tensor fooled, Tensor? x, int checkpoint, int few_rises) -> ()");
 }

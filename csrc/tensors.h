@@ -57,14 +57,23 @@ inline bool is_dense(const Tensor& t) {
   return true;
 }
 
-// `t` itself if it has the layout of `reference`, which is dense; else a copy that does.
-inline Tensor laid_out_as(const Tensor& reference, const Tensor& t) {
-  if (same_layout(reference, t)) return t;
-  Tensor copy = torch::stable::empty_like(reference);
-  if (copy.scalar_type() != t.scalar_type()) {
-    copy = torch::stable::to(copy, t.scalar_type());
-  }
+// Room for a tensor of another number type in the layout of `reference`, which is dense.
+inline Tensor empty_like(const Tensor& reference, ScalarType dtype) {
+  using torch::stable::detail::from;
+  std::array<StableIValue, 6> stack{from(reference),    from(std::optional(dtype)), from(std::nullopt),
+                                    from(std::nullopt), from(std::nullopt),         from(std::nullopt)};
+  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::empty_like", "", stack.data(), TORCH_ABI_VERSION));
+  return torch::stable::detail::to<Tensor>(stack[0]);
+}
+
+// `t` itself if it has the layout of `reference`, which is dense, and the number type; else a copy that does.
+inline Tensor laid_out_as(const Tensor& reference, const Tensor& t, ScalarType dtype) {
+  if (same_layout(reference, t) && t.scalar_type() == dtype) return t;
+  Tensor copy = empty_like(reference, dtype);
   return torch::stable::copy_(copy, t);
+}
+inline Tensor laid_out_as(const Tensor& reference, const Tensor& t) {
+  return laid_out_as(reference, t, t.scalar_type());
 }
 
 inline Tensor dense(const Tensor& t) {

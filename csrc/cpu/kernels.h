@@ -9,12 +9,10 @@ namespace sat_kernels::cpu {
 
 // Elements [begin, end). parameter_backward adds grad * df/dp to sums[parameter][channel]; others leave `sums` alone.
 using ElementwiseKernel = void (*)(const Elementwise&, int64_t begin, int64_t end, double* sums);
-using StepKernel = void (*)(const Step&, int64_t begin, int64_t end);
 
 struct Kernels {
   const char* instruction_set;
   ElementwiseKernel activation[int(Activation::count)][int(Pass::count)][int(DType::count)];
-  StepKernel step_linf[2][int(DType::count)];  // [float, double][dtype of the gradient]
 };
 
 // Those for this machine.

@@ -2,32 +2,12 @@
 #pragma once
 
 #include "../formulas/activations.h"
-#include "../formulas/perturbation.h"
 #include "../storage.h"
+#include "channels.h"
 #include "kernels.h"
-
-#if defined(__clang__)
-#define SK_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
-#else
-#define SK_INDEPENDENT _Pragma("GCC ivdep")
-#endif
-#define SK_INLINE_LAMBDA __attribute__((always_inline))
+#include "vectorise.h"
 
 namespace sat_kernels::cpu::SK_TARGET {
-
-// Calls visit(offset, channel, n) for the runs that make up [begin, begin + size): n elements of one channel or, where
-// channels are neighbours in memory, of n consecutive ones.
-template <class Visit> SK_FN void visit_channels(const Elementwise& job, int64_t begin, int64_t size, Visit visit) {
-  const bool neighbours = job.inner == 1;
-  const int64_t row = begin / job.inner, period = neighbours ? job.channels : job.inner;
-  int64_t channel = row % job.channels, stop = (neighbours ? begin - channel : row * job.inner) + period - begin;
-  for (int64_t offset = 0; offset < size; stop += period) {
-    const int64_t n = (stop < size ? stop : size) - offset;
-    visit(offset, channel, n);
-    offset += n;
-    channel = neighbours || channel + 1 == job.channels ? 0 : channel + 1;
-  }
-}
 
 // How many elements' parameters, or terms of a parameter's gradient, are kept at a time.
 constexpr int64_t kBlock = 512;
@@ -143,25 +123,6 @@ void parameter_backward(const Elementwise& job, int64_t begin, int64_t end, doub
   }
 }
 
-template <class T, class G> void step_linf(const Step& job, int64_t begin, int64_t end) {
-  T* x_adv = static_cast<T*>(job.x_adv);
-  const G* grad = static_cast<const G*>(job.grad);
-  const T* x = static_cast<const T*>(job.x);
-  while (begin < end) {
-    LinfStep<T> step{T(job.alpha), T(job.eps), T(job.lowest), T(job.highest)};
-    int64_t stop = end;
-    if (job.sample_size != 0) {
-      const int64_t sample = begin / job.sample_size, next = (sample + 1) * job.sample_size;
-      step.alpha = static_cast<const T*>(job.sample_alpha)[sample];
-      step.eps = static_cast<const T*>(job.sample_eps)[sample];
-      stop = next < end ? next : end;
-    }
-    SK_INDEPENDENT
-    for (int64_t i = begin; i < stop; ++i) x_adv[i] = step(x_adv[i], load(grad[i]), x[i]);
-    begin = stop;
-  }
-}
-
 inline Kernels make_kernels(const char* name) {
   Kernels k{};
   k.instruction_set = name;
@@ -185,8 +146,6 @@ inline Kernels make_kernels(const char* name) {
   SK_ACTIVATIONS(SK_FIXED, SK_LEARNABLE)
 #undef SK_FIXED
 #undef SK_LEARNABLE
-  SK_ALL_DTYPES(k.step_linf[0], step_linf, float SK_COMMA)
-  SK_ALL_DTYPES(k.step_linf[1], step_linf, double SK_COMMA)
   return k;
 }
 

@@ -1,10 +1,8 @@
 // The operators on the CPU: choice of the kernels, threads.
 #include "../operators.h"
 #include "../storage.h"
+#include "dispatch.h"
 #include "kernels.h"
-
-#include <cstdlib>
-#include <string>
 
 namespace sat_kernels::cpu {
 
@@ -18,20 +16,9 @@ namespace avx512 {
 const Kernels& kernels();
 }
 
-// SAT_KERNELS_CPU_CAPABILITY=baseline or avx2 asks for less than the machine has, so that it can be tested.
 const Kernels& kernels() {
 #if defined(__x86_64__)
-  const auto choose = []() -> const Kernels& {
-    const char* set = std::getenv("SAT_KERNELS_CPU_CAPABILITY");
-    const std::string wanted = set == nullptr ? "" : set;
-    if (wanted == "baseline") return baseline::kernels();
-    if (wanted != "avx2" && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
-      return avx512::kernels();
-    }
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? avx2::kernels() : baseline::kernels();
-  };
-  static const Kernels& best = choose();
+  static const Kernels& best = for_this_machine(&baseline::kernels, &avx2::kernels, &avx512::kernels);
   return best;
 #else
   return baseline::kernels();
@@ -76,26 +63,11 @@ struct Cpu {
       }
     }
   }
-
-  static void step_linf(const Tensor& x_adv, DType grad, const Step& step) {
-    const auto kernel = kernels().step_linf[int(dtype_of(x_adv))][int(grad)];
-    torch::stable::parallel_for(0, x_adv.numel(), kGrain,
-                                [&](int64_t begin, int64_t end) { kernel(step, begin, end); });
-  }
 };
-
-bool is_set(const char* variable, const char* value) {
-  const char* found = std::getenv(variable);
-  return found != nullptr && std::string(found) == value;
-}
 
 }  // namespace
 }  // namespace sat_kernels::cpu
 
 STABLE_TORCH_LIBRARY_IMPL(sat_kernels, CPU, m) {
-  // Triton's interpreter takes CPU tensors, whose kernels are then registered from Python.
-  if (sat_kernels::cpu::is_set("SAT_KERNELS_BACKEND", "triton") && sat_kernels::cpu::is_set("TRITON_INTERPRET", "1")) {
-    return;
-  }
-  sat_kernels::register_operators<sat_kernels::cpu::Cpu>(m);
+  if (!sat_kernels::cpu::left_to_triton()) sat_kernels::register_operators<sat_kernels::cpu::Cpu>(m);
 }

@@ -4,7 +4,6 @@
 #include "channels.cuh"
 #include "elementwise.cuh"
 #include "kernels.h"
-#include "perturbation.cuh"
 
 namespace sat_kernels::cuda {
 
@@ -27,7 +26,7 @@ void elementwise(Activation activation, Pass pass, const Elementwise& job, int64
 }
 
 template <class S> const Kernels& kernels_for() {
-  static const Kernels kernels{&elementwise<S>, &partial_sums<S>, &run_step_linf<float, S>, &run_step_linf<double, S>};
+  static const Kernels kernels{&elementwise<S>, &partial_sums<S>};
   return kernels;
 }
 

@@ -14,9 +14,6 @@ struct Kernels {
   // Runs a pass over `size` > 0 elements. partial: room for partial_sums of the numbers that are computed in.
   void (*elementwise)(Activation, Pass, const Elementwise&, int64_t size, void* partial, cudaStream_t);
   int64_t (*partial_sums)(const Elementwise&, int64_t size);
-  // The step on float or double images, with gradients of the file's type.
-  void (*step_linf_float)(const Step&, int64_t size, cudaStream_t);
-  void (*step_linf_double)(const Step&, int64_t size, cudaStream_t);
 };
 
 const Kernels& kernels_float32();

@@ -57,6 +57,7 @@ __device__ __forceinline__ float widened(__half x) { return __half2float(x); }
 __device__ __forceinline__ float widened(__nv_bfloat16 x) { return __bfloat162float(x); }
 __device__ __forceinline__ float widened(float x) { return x; }
 __device__ __forceinline__ double widened(double x) { return x; }
+__device__ __forceinline__ bool widened(bool x) { return x; }
 
 template <class S, int N, class T> __device__ __forceinline__ Pack<S, N> rounded(const T (&values)[N]) {
   Pack<S, N> result;

@@ -75,6 +75,11 @@ def erf_quotient(z):
     return 2 / sqrt(pi) if z < TINY else erf(sqrt(z)) / sqrt(z)
 
 
+def normal_quotient(w):
+    """sqrt(2) erfinv(u) / u, w = -log(1 - u^2)."""
+    return sqrt(pi / 2) if w < TINY else sqrt(mpf(2)) * mp.erfinv(sqrt(-expm1(-w))) / sqrt(-expm1(-w))
+
+
 def erf_slope(h):
     return 2 / sqrt(pi) * exp(-h * h)
 
@@ -120,6 +125,20 @@ TABLE = {
     "normal tail, 16 bits (Triton's)": (mills, mills_weight, -1, mpf("10.5") / mpf("18.5"), 4),
     "normal tail, double (a <= 39)": (mills, mills_weight, -1, mpf(35) / mpf(43), 20),
     "erf below 1, double": (erf_quotient, lambda z: 1 / erf_quotient(z), 0, 1, 11),
+    "normal noise, w - 2.5, float": (
+        lambda v: normal_quotient(v + mpf("2.5")),
+        lambda v: 1 / normal_quotient(v + mpf("2.5")),
+        mpf("-2.5"),
+        mpf("2.5"),
+        7,
+    ),
+    "normal noise, sqrt(w) - 3 (w <= 15.94)": (
+        lambda v: normal_quotient((v + 3) ** 2),
+        lambda v: 1 / normal_quotient((v + 3) ** 2),
+        sqrt(mpf(5)) - 3,
+        mpf("0.993"),
+        6,
+    ),
     "Serf left, float": (serf_left, serf_left_weight, 0, 1, 7),
     "Serf left slope, float": (serf_left_slope, lambda t: 1 / serf_left_slope(t), 0, 1, 7),
     "Serf right, float": (serf_right, serf_right_weight, 0, mpf("4.8"), 8),

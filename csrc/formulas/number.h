@@ -15,6 +15,13 @@
 #define SK_FN [[gnu::always_inline]] inline
 #endif
 
+// GCC does not inline lambdas into vectorised loops of its own accord.
+#ifdef __CUDACC__
+#define SK_INLINE_LAMBDA
+#else
+#define SK_INLINE_LAMBDA __attribute__((always_inline))
+#endif
+
 // The code of a GPU; SK_EMULATED: compiled for the CPU, to be tested there.
 #if defined(__CUDACC__) || defined(SK_EMULATED)
 #define SK_GPU

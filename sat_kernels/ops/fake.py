@@ -3,6 +3,7 @@
 import torch
 
 from ..activations import ACTIVATIONS
+from .schemas import STEPS
 
 
 def register() -> None:
@@ -19,8 +20,20 @@ def register() -> None:
                 f"{row.name}_parameter_backward",
                 lambda grad, *tensors: tuple(map(torch.empty_like, tensors)),
             )
-    _register("pgd_step_linf_", lambda x_adv, *rest: None)
-    _register("pgd_step_linf_per_sample_", lambda x_adv, *rest: None)
+    for schema in STEPS:
+        _register(schema.partition("(")[0], lambda *arguments: None)
+    _register("attack_loss", _attack_loss)
+    _register("random_start", lambda x, *rest: torch.empty_like(x))
+    _register("keep_best_", lambda best, *rest: None)
+    _register("apgd_update_", lambda x_adv, *rest: None)
+
+
+def _attack_loss(logits, y, targets, clean_logits, loss, beta, grad, clean_grad):
+    rows, size = logits.shape[0], logits.shape
+    computed = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    of_row, correct = (logits.new_empty(rows, dtype=dtype) for dtype in (computed, torch.bool))
+    grads = (logits.new_empty(size if wanted else 0) for wanted in (grad, clean_grad))
+    return of_row, correct, torch.empty_like(of_row), *grads
 
 
 def _register(name: str, fake) -> None:

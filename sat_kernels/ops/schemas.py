@@ -4,16 +4,51 @@ import torch
 
 from ..activations import ACTIVATIONS, Activation
 
+_REST = (
+    "Tensor? eps_of, Tensor? alpha_of, float clip_min, float clip_max, Tensor? mask, Tensor? active, Tensor(b!)? out, "
+    "Tensor? mean, Tensor? std"
+)
+_PGD = f"(Tensor(a!) x_adv, Tensor? grad, Tensor x, float eps, float alpha, {_REST}"
+_APGD_REST = "float clip_min, float clip_max, Tensor? active, Tensor(b!)? out, Tensor? mean, Tensor? std) -> ()"
+_APGD = (
+    "(Tensor(a!) x_adv, Tensor(c!) x_prev, Tensor grad, Tensor x, float eps, Tensor? eps_of, Tensor step_size, "
+    f"bool first, {_APGD_REST}"
+)
 STEPS = (
-    "pgd_step_linf_(Tensor(a!) x_adv, Tensor grad, Tensor x, float eps, float alpha, float clip_min, float clip_max)"
+    f"pgd_step_linf_{_PGD}) -> ()",
+    f"pgd_step_l2_{_PGD}) -> ()",
+    f"pgd_step_l1_{_PGD}, int top_k, Tensor? top_k_of) -> ()",
+    "momentum_step_linf_(Tensor(a!) x_adv, Tensor(c!) momentum, Tensor grad, Tensor x, float eps, float alpha, "
+    f"float decay, {_REST}) -> ()",
+    f"apgd_step_linf_{_APGD}",
+    f"apgd_step_l2_{_APGD}",
+    "apgd_step_l1_(Tensor(a!) x_adv, Tensor grad, Tensor x, float eps, Tensor? eps_of, Tensor step_size, "
+    f"Tensor top_k, {_APGD_REST}",
+)
+LOSSES = (
+    "attack_loss(Tensor logits, Tensor y, Tensor? targets, Tensor? clean_logits, int loss, float beta, bool grad, "
+    "bool clean_grad) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+
+STARTS_AND_STATE = (
+    "random_start(Tensor x, int noise, int radius, int norm, float scale, float eps, Tensor? scale_of, Tensor? eps_of, "
+    "float clip_min, float clip_max, int seed, Tensor? seed_of, int restart, Tensor? restart_of, Tensor? sample_ids)"
+    " -> Tensor",
+    "keep_best_(Tensor(a!) best, Tensor(b!) best_loss, Tensor(c!) success, Tensor x_adv, Tensor loss, Tensor fooled)"
     " -> ()",
-    "pgd_step_linf_per_sample_(Tensor(a!) x_adv, Tensor grad, Tensor x, Tensor eps, Tensor alpha, float clip_min, "
-    "float clip_max) -> ()",
+    "apgd_update_(Tensor(a!) x_adv, Tensor(b!) grad, Tensor(c!) best, Tensor(d!) best_grad, Tensor(e!) fooling, "
+    "Tensor(f!) best_loss, Tensor(g!) previous_loss, Tensor(h!) checkpoint_loss, Tensor(i!) step_size, "
+    "Tensor(j!) rises, Tensor(k!) reduced, Tensor(l!) success, Tensor(m!)? top_k, Tensor(n!)? sparsity, "
+    "Tensor largest_step, Tensor loss, Tensor fooled, Tensor? x, int checkpoint, int few_rises) -> ()",
 )
 
 
 def schemas() -> list[str]:
-    return [schema for row in ACTIVATIONS.values() for schema in _of_activation(row)] + [*STEPS]
+    return [schema for row in ACTIVATIONS.values() for schema in _of_activation(row)] + [
+        *STEPS,
+        *LOSSES,
+        *STARTS_AND_STATE,
+    ]
 
 
 def _of_activation(row: Activation) -> list[str]:

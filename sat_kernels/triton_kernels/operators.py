@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import elementwise, perturbation
+from . import elementwise
 from .formulas import formula
 
 # Elements of a tile: 16 bytes of a 16-bit type for each of 128 threads. Tiles of sums are larger, since each writes
@@ -213,54 +213,3 @@ def parameter_backward(name: str, grad: Tensor, input: Tensor, *parameters: Tens
     tensors = {"grad": laid_out_as(input, grad), "input": input, "out": out}
     run(name, "parameter_backward", tensors, parameters, grads)
     return out, *grads
-
-
-def check_step(x_adv: Tensor, grad: Tensor, x: Tensor) -> None:
-    check_like("grad", grad, "x_adv", x_adv)
-    check_like("x", x, "x_adv", x_adv)
-    if x_adv.dtype not in (torch.float32, torch.float64):
-        raise RuntimeError("x_adv: expected float32 or float64")
-    if x.dtype != x_adv.dtype:
-        raise RuntimeError("x differs in dtype from x_adv: expected the same")
-    compute_type(grad)
-
-
-def step_in(target: Tensor, x_adv: Tensor, grad: Tensor, x: Tensor, sizes: tuple, box: tuple, sample_size: int) -> None:
-    """A step on x_adv in ``target``, which is x_adv itself or a copy in a layout that the kernel takes."""
-    size, dtype = x_adv.numel(), x_adv.dtype
-    if size == 0:
-        return
-    with torch.cuda.device_of(x_adv):
-        perturbation.step_linf[(triton.cdiv(size, TILE),)](
-            target, laid_out_as(target, grad), laid_out_as(target, x),
-            *(v if isinstance(v, Tensor) else bits(v, dtype) for v in sizes), *(bits(v, dtype) for v in box),
-            size, sample_size, PER_SAMPLE=sample_size != 0, SIZE=TILE, TAIL=size % TILE != 0,
-            num_warps=WARPS, enable_fp_fusion=False,
-        )  # fmt: skip
-    if target is not x_adv:
-        x_adv.copy_(target)
-
-
-def pgd_step_linf_(x_adv, grad, x, eps: float, alpha: float, clip_min: float, clip_max: float) -> None:
-    check_step(x_adv, grad, x)
-    step_in(dense(x_adv), x_adv, grad, x, (alpha, eps), (clip_min, clip_max), 0)
-
-
-def pgd_step_linf_per_sample_(
-    x_adv: Tensor, grad: Tensor, x: Tensor, eps: Tensor, alpha: Tensor, clip_min: float, clip_max: float
-) -> None:
-    check_step(x_adv, grad, x)
-    for sizes in (eps, alpha):
-        if not (
-            x_adv.ndim > 0 and sizes.numel() == x_adv.shape[0] and sizes.is_contiguous()
-            and sizes.dtype == x_adv.dtype and sizes.device == x_adv.device
-        ):  # fmt: skip
-            raise RuntimeError(
-                "eps, alpha: expected one number per sample, contiguous, in x_adv's dtype, on its device"
-            )
-    if x_adv.numel() == 0:
-        return
-    sample_size = x_adv.numel() // x_adv.shape[0]
-    samples_apart = is_dense(x_adv) and (x_adv.shape[0] == 1 or x_adv.stride(0) == sample_size)
-    target = x_adv if samples_apart else x_adv.contiguous()
-    step_in(target, x_adv, grad, x, (alpha, eps), (clip_min, clip_max), sample_size)

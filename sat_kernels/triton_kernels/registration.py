@@ -1,5 +1,7 @@
 """Puts the operators into the dispatcher. Triton itself is imported by the first call of one: it takes a second."""
 
+import importlib
+
 import torch
 
 from ..activations import ACTIVATIONS
@@ -11,21 +13,24 @@ def register(device: str) -> torch.library.Library:
     for row in ACTIVATIONS.values():
         for suffix in ("", "_", "_backward", "_double_backward", *["_parameter_backward"] * row.learnable):
             library.impl(row.name + suffix, _calling(suffix.strip("_") or f"forward{suffix}", row.name))
-    for step in ("pgd_step_linf_", "pgd_step_linf_per_sample_"):
-        library.impl(step, _calling(step))
+    for step in ("pgd_step_linf_", "momentum_step_linf_", "apgd_step_linf_"):
+        library.impl(step, _calling(step, module="steps"))
+    for step in ("pgd_step_l2_", "pgd_step_l1_", "apgd_step_l2_", "apgd_step_l1_"):
+        library.impl(step, _calling(step, module="norm_operators"))
+    for name in ("random_start", "keep_best_", "apgd_update_"):
+        library.impl(name, _calling(name, module="attack_operators"))
+    library.impl("attack_loss", _calling("attack_loss", module="loss_operators"))
     return library
 
 
-def _calling(operator: str, *name: str):
-    """A function that calls that of :mod:`operators`, which is imported when it is first called."""
+def _calling(operator: str, *name: str, module: str = "operators"):
+    """A function that calls that of a module of this folder, which is imported when it is first called."""
     function = None
 
     def call(*arguments):
         nonlocal function
         if function is None:
-            from . import operators
-
-            function = getattr(operators, operator)
+            function = getattr(importlib.import_module(f"{__package__}.{module}"), operator)
         return function(*name, *arguments)
 
     return call

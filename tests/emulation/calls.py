@@ -31,18 +31,6 @@ class Elementwise(ctypes.Structure):
     )
 
 
-class Step(ctypes.Structure):
-    """As in csrc/elementwise.h."""
-
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("x_adv", "grad", "x")),
-        *((name, ctypes.c_double) for name in ("eps", "alpha")),
-        *((name, ctypes.c_void_p) for name in ("sample_eps", "sample_alpha")),
-        ("sample_size", ctypes.c_int64),
-        *((name, ctypes.c_double) for name in ("lowest", "highest")),
-    )
-
-
 class Kernels(Emulation):
     """The project's kernels."""
 
@@ -85,21 +73,6 @@ class Kernels(Emulation):
             partial = ctypes.c_void_p(memory["partial"].address)
         arguments = (self.names.index(name), list(PASSES).index(kind), dtype, ctypes.byref(job), size, partial)
         self.call("elementwise", *arguments, memory=distinct(memory.values()), **settings)
-        return memory
-
-    def step(self, x_adv: Memory, grad: Memory, x: Memory, eps, alpha, lowest=0.0, highest=1.0, **settings) -> dict:
-        """The Linf step; ``eps`` and ``alpha``: numbers, or vectors with one for each sample."""
-        memory = {"x_adv": x_adv, "grad": grad, "x": x}
-        job = Step(x_adv=x_adv.address, grad=grad.address, x=x.address, lowest=lowest, highest=highest)
-        if isinstance(eps, torch.Tensor):
-            memory |= {"sample_eps": Memory(eps), "sample_alpha": Memory(alpha)}
-            job.sample_eps, job.sample_alpha = memory["sample_eps"].address, memory["sample_alpha"].address
-            job.sample_size = x.tensor.numel() // eps.numel()
-        else:
-            job.eps, job.alpha = eps, alpha
-        types = [DTYPES.index(m.tensor.dtype) for m in (x_adv, grad)]
-        size = ctypes.c_int64(x.tensor.numel())
-        self.call("step_linf", *types, ctypes.byref(job), size, memory=distinct(memory.values()), **settings)
         return memory
 
 

@@ -1,9 +1,17 @@
-import sys
-
 import pytest
 import torch
 from calls import Kernels
-from emulated import COMPILER, Emulation, compile_library, cuda_headers
+from emulated import Emulation, compile_library
+
+# What stress tests use, too.
+from emulated_operators import (  # noqa: F401
+    attack_steps,
+    losses,
+    losses_library,
+    starts_and_state,
+    starts_and_state_library,
+    toolchain,
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -16,18 +24,12 @@ def one_thread():
 
 
 @pytest.fixture(scope="session")
-def toolchain():
-    if sys.platform != "linux" or COMPILER is None or not cuda_headers():
-        pytest.skip("the emulation needs Linux, a C++ compiler, and CUDA's headers, a toolkit's or Triton's")
-
-
-@pytest.fixture(scope="session")
-def probes(toolchain, tmp_path_factory):
+def probes(toolchain, tmp_path_factory):  # noqa: F811
     """Small kernels, right and wrong."""
     return Emulation(compile_library(tmp_path_factory.mktemp("probes"), ("probes.cpp",)))
 
 
 @pytest.fixture(scope="session")
-def kernels(toolchain, tmp_path_factory):
+def kernels(toolchain, tmp_path_factory):  # noqa: F811
     """The project's kernels."""
     return Kernels(tmp_path_factory.mktemp("kernels"))

@@ -30,10 +30,4 @@ float added_up(const float* terms, int64_t size) {
   for (int64_t i = 0; i < size; ++i) sum.add(terms[i]);
   return sum.value();
 }
-
-const char* step_linf(int dtype, int grad, const Step* job, int64_t size) {
-  const cuda::Kernels& kernels = cuda::kernels(DType(grad));
-  const auto run = DType(dtype) == DType::float64 ? kernels.step_linf_double : kernels.step_linf_float;
-  return emulator::error_of([&] { run(*job, size, nullptr); });
-}
 }

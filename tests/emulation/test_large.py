@@ -5,7 +5,10 @@ import mmap
 import numpy as np
 import pytest
 import torch
+from attack_steps import run_step
 from calls import PASSES, close, expected, values
+
+from sat_kernels.ops import pgd_step_
 
 # At both ends there are numbers, and outputs are NaN; in between there is nothing but zeros.
 EDGE = 3 << 20
@@ -69,15 +72,17 @@ def test_activations(kernels, layout):
 
 
 @pytest.mark.parametrize(("samples", "each"), [(1, 2**32 + 1024), (3, 2**30 + 1024)])
-def test_step(kernels, samples, each):
+def test_step(attack_steps, samples, each):
     size = samples * each
     x_adv, grad, x = (Sparse(size, t, i, i == 0) for i, t in enumerate([torch.float32, torch.bfloat16, torch.float32]))
     for image in (x_adv, x):
         for edge in image.edges():
             edge.abs_().div_(5)
     before = [edge.clone() for edge in x_adv.edges()]
-    eps, alpha = (torch.full((samples,), 0.25), torch.full((samples,), 0.125)) if samples > 1 else (0.25, 0.125)
-    kernels.step(x_adv, grad, x, eps, alpha, edge_blocks=2)
+    memory = {"x_adv": x_adv, "grad": grad, "x": x}
+    # A size for each sample takes the kernel that knows samples.
+    sizes = {"eps": 0.25, "alpha": torch.full((samples, 1), 0.125) if samples > 1 else 0.125}
+    run_step(attack_steps, "linf", memory | sizes, samples=samples, edge_blocks=2)
     assert stored_elements(x_adv) == 4 * 128 * 4
     for k in range(2):
         found = x_adv.edges()[k]
@@ -85,5 +90,5 @@ def test_step(kernels, samples, each):
         assert moved.numel() > 500
         wanted = before[k][moved].clone()
         pixels = x.edges()[k][moved].contiguous()
-        torch.ops.sat_kernels.pgd_step_linf_(wanted, grad.edges()[k][moved].contiguous(), pixels, 0.25, 0.125, 0.0, 1.0)
+        pgd_step_(wanted, grad.edges()[k][moved].contiguous(), pixels, eps=0.25, alpha=0.125)
         assert torch.equal(found[moved], wanted)

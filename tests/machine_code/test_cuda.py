@@ -60,13 +60,12 @@ def test_kernels(built):
     dtype, kernels = built
     size = {"float64": 8, "float32": 4}.get(dtype, 2)
     found = list(activations(kernels))
-    steps = [kernel for name, kernel in kernels.items() if "step_linf<" in name]
     sums = [kernel for name, kernel in kernels.items() if "add_up<" in name]
-    assert (len(steps), len(sums)) == (2, 1)
-    assert len(kernels) == len(found) + 3
+    assert len(sums) == 1
+    assert len(kernels) == len(found) + 1
     for kernel in kernels.values():
         assert kernel.local == 0, f"{kernel.name} has {kernel.local} bytes of local memory"
-        if dtype != "float64" and "step_linf<double" not in kernel.name:
+        if dtype != "float64":
             assert kernel.doubles == 0, f"{kernel.name}: {kernel.opcodes}"
     for kernel, kind, _, order in found:
         inputs, outputs = ((1, 1), (2, 1), (3, 2), (2, 1))[order]
@@ -83,10 +82,6 @@ def test_kernels(built):
         # Exact divisions call a subroutine where they meet denormal numbers; 64-bit ones of indices do, too.
         if kind == "flat" and size < 8:
             assert kernel.count("CALL") == 0, kernel.name
-    for kernel in steps:
-        assert kernel.count(r"LDG\.E\.128") >= 2, kernel.name
-        assert kernel.count(r"STG\.E\.128") == 1, kernel.name
-        assert kernel.registers <= 64, kernel.name
 
 
 # Special functions per element: of 16-bit types, forward, backward, double backward. A multiprocessor starts an eighth

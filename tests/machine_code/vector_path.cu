@@ -1,5 +1,6 @@
 // One thread's way through 16-byte accesses only, without tails, so that its instructions can be counted.
 #include "cuda/kernels.cuh"
+#include "formulas/perturbation.h"
 
 namespace sat_kernels::cuda {
 

@@ -22,7 +22,17 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sat_kernels.triton_kernels import elementwise, operators, perturbation
+from sat_kernels.triton_kernels import (
+    elementwise,
+    l1,
+    l2,
+    momentum,
+    norm_operators,
+    operators,
+    perturbation,
+    starts,
+    state,
+)  # fmt: skip
 from sat_kernels.triton_kernels.formulas import formula
 
 CUOBJDUMP = Path(triton.__path__[0]) / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -185,19 +195,121 @@ def test_sums(dtype, tmp_path):
     assert not {"ATOM", "ATOMG", "RED", "REDG"} & set(code.count)
 
 
-@pytest.mark.parametrize("per_sample", [False, True])
+def step_types(grad, plain, names=()):
+    """Of the arguments of a step with numbers for all, or with everything that there is."""
+    types = dict.fromkeys(("x_adv", "x", *names), "*fp32!") | {"grad": f"*{grad}!"}
+    types |= dict.fromkeys(("alpha", "eps", "lowest", "highest", "tiles", "decay"), "i32")
+    types |= dict.fromkeys(("sample_size", "channels", "inner"), "i32!") | {"channels": "i32"}
+    if not plain:
+        types |= dict.fromkeys(("alpha", "eps", "mean", "deviation"), "*fp32") | {"out": "*bf16!"}
+        types |= {"mask": "*i1!", "active": "*i1"}
+        numbers = [f"{kind}_{stride}" for kind in ("alpha", "eps", "out") for stride in ("sample", "channel")]
+        types |= dict.fromkeys((*numbers, "out_place"), "i32")
+    return types
+
+
+@pytest.mark.parametrize("kind", ["plain", "with options", "with options in order", "apgd"])
 @pytest.mark.parametrize("grad", ["fp32", "bf16"])
-def test_the_step(grad, per_sample, tmp_path):
-    types = {"x_adv": "*fp32!", "grad": f"*{grad}!", "x": "*fp32!", "size": "i32!", "sample_size": "i32"}
-    types |= dict.fromkeys(("lowest", "highest"), "i32") | dict.fromkeys(
-        ("alpha", "eps"), "*fp32" if per_sample else "i32"
-    )
-    constants = {"PER_SAMPLE": per_sample, "SIZE": operators.TILE, "TAIL": False}
+def test_the_step(grad, kind, tmp_path):
+    plain = kind == "plain"
+    types = step_types(grad, plain, ["x_prev"] * (kind == "apgd"))
+    constants = {"ALPHA": 0 if plain else 1, "EPS": 0 if plain else 2, "FIRST": False, "TAIL": False}
+    constants |= {"IN_ORDER": kind == "with options in order", "SIZE": operators.TILE}
     options = {"num_warps": operators.WARPS, "enable_fp_fusion": False}
     code = Code(perturbation.step_linf, types, constants, 90, options, tmp_path)
-    code.check(64)
+    code.check(64 if plain else 128)
     check_elements(code, "fp32")
     # Nothing may be contracted or flushed to zero.
-    assert not code.count["FFMA"] or per_sample  # an integer division is made of some
-    assert "fma" not in code.ptx
     assert ".ftz" not in code.ptx
+    assert "fma" not in code.ptx
+
+
+@pytest.mark.parametrize("grad", ["fp32", "bf16"])
+def test_momentum(grad, tmp_path):
+    types = step_types(grad, False, ["momentum"])
+    constants = {"ALPHA": 1, "EPS": 2, "IN_ORDER": False, "SIZE": operators.TILE}
+    options = {"num_warps": operators.WARPS, "enable_fp_fusion": False}
+    code = Code(momentum.momentum_step, types, constants, 90, options, tmp_path)
+    code.check(128)
+    assert ".ftz" not in code.ptx
+
+
+@pytest.mark.parametrize(
+    ("kernel", "dtype", "grad"),
+    [("l2", "fp64", "fp64"), ("apgd_l2", "fp32", "fp32"), ("l1", "fp32", "bf16"), ("apgd_l1", "fp64", "fp64")],
+)
+def test_norm_steps(kernel, dtype, grad, tmp_path):
+    """With everything that there is, which is most registers."""
+    types = {name: kind.replace("fp32", dtype) for name, kind in step_types(grad, False).items()}
+    types |= {"mean": "*fp32", "deviation": "*fp32"}
+    types |= dict.fromkeys(("lowest", "highest"), "i64" if dtype == "fp64" else "i32")
+    types |= {"x_prev": f"*{dtype}!"} if kernel == "apgd_l2" else {}
+    types |= {"top_k": "*i64", "top_k_sample": "i32"} if kernel.endswith("l1") else {}
+    step = l2.step_l2 if kernel.endswith("l2") else l1.step_l1
+    types = {name: kind for name, kind in types.items() if name in step.arg_names}
+    constants = {"ALPHA": 1, "EPS": 1, "TOP_K": True, "SKIP_FACES": kernel == "l1", "FIRST": False, "IN_ORDER": False}
+    constants["SIZE"] = norm_operators.TILE
+    code = Code(step, types, constants, 90, norm_operators.LAUNCH, tmp_path)
+    code.check(128)
+    # Numbers that are computed in every pass must be the same.
+    assert ".ftz" not in code.ptx
+    assert "fma" not in code.ptx
+
+
+@pytest.mark.parametrize("kernel", ["linf", "momentum", "l2", "l1"])
+def test_samples_of_one_number(kernel, tmp_path):
+    """Arguments of 1 are constants."""
+    kernels = {"linf": perturbation.step_linf, "momentum": momentum.momentum_step, "l2": l2.step_l2, "l1": l1.step_l1}
+    ones = dict.fromkeys(("sample_size", "channels", "inner", "out_sample", "out_channel", "out_place"), 1)
+    types = step_types("fp32", True, ["momentum"]) | {"top_k": "i32", "out": "*bf16!", "mean": "*fp32"}
+    types = {name: kind for name, kind in types.items() if name in kernels[kernel].arg_names and name not in ones}
+    constants = ones | {"ALPHA": 0, "EPS": 0, "TOP_K": False, "SKIP_FACES": True, "FIRST": True, "IN_ORDER": False}
+    constants |= {"SIZE": operators.TILE, "TAIL": True}
+    Code(kernels[kernel], types, constants, 90, WITHOUT_FUSION, tmp_path).check(128)
+
+
+WITHOUT_FUSION = {"num_warps": operators.WARPS, "enable_fp_fusion": False}
+
+
+@pytest.mark.parametrize(("norm", "noise", "radius"), [("Linf", "uniform", "bounded"), ("L2", "normal", "volume")])
+@pytest.mark.parametrize("dtype", ["fp32", "fp64"])
+def test_random_starts(dtype, norm, noise, radius, tmp_path):
+    bits = "i64" if dtype == "fp64" else "i32"
+    types = {
+        "x": f"*{dtype}!",
+        "x_adv": f"*{dtype}!",
+        "scale": bits,
+        "eps": f"*{dtype}",
+        "seed": "*i64",
+        "restart": "i32",
+    }
+    types |= {"lowest": bits, "highest": bits, "sample_ids": "*i64", "sample_size": "i32", "channels": "i32"}
+    types |= {"chunks": "i32"}
+    constants = {
+        "NOISE": noise, "RADIUS": radius, "NORM": norm, "SCALE_OF": "number", "EPS_OF": "each", "SEED_OF": True,
+        "RESTART_OF": False, "CHANNELS": True, "SIZE": operators.TILE,
+    }  # fmt: skip
+    code = Code(starts.start, types, constants, 90, WITHOUT_FUSION, tmp_path)
+    code.check(255)
+    # Linf's product and sum are rounded one by one. (CUDA's exponential of a double, of which L2's lengths are made,
+    # looks at its sign by a flushing instruction.)
+    assert norm != "Linf" or not ("fma" in code.ptx or ".ftz" in code.ptx)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_state(sparse, tmp_path):
+    names = ("best_loss", "previous_loss", "checkpoint_loss", "step_size", "largest_step", "loss")
+    types = dict.fromkeys(("x_adv", "best", "fooling"), "*fp32!") | dict.fromkeys(("grad", "best_grad"), "*i16!")
+    types |= dict.fromkeys(names, "*fp32") | dict.fromkeys(("reduced", "success", "fooled"), "*u8") | {"rises": "*i64"}
+    types |= {"x": "*fp32!", "top_k": "*i64", "sparsity": "*i64"} if sparse else {}
+    types |= {"size": "i32", "few_rises": "i32"}
+    constants = {"CHECKPOINT": True, "SPARSE": sparse, "SIZE": operators.TILE}
+    code = Code(state.apgd_update, types, constants, 90, WITHOUT_FUSION, tmp_path)
+    code.check(128)
+    # No warp writes what others decide by before they have.
+    assert code.count["BAR"]
+    types = dict.fromkeys(("best", "x_adv"), "*fp32!") | dict.fromkeys(("best_loss", "loss"), "*fp32")
+    types |= dict.fromkeys(("success", "fooled"), "*u8") | {"size": "i32"}
+    code = Code(state.keep_best, types, {"SIZE": operators.TILE}, 90, WITHOUT_FUSION, tmp_path)
+    code.check(64)
+    assert code.count["BAR"]

@@ -29,6 +29,22 @@ GROUPS = {
         "not dtype2 and (exact or per_sample or layouts or special or many_steps)",
         [OPS / "test_perturbation.py"],
     ),
+    "norm steps": (
+        TRITON,
+        "(types and (32-torch.float16 or 64-torch.float64)) or points_inside or ties or faces_are or infinite_gradients"
+        " or masks or output or (autoattacks and l2 and float32)",
+        [OPS / "test_norm_steps.py"],
+    ),
+    "starts and state": (
+        TRITON,
+        "(plain_path and not dtype1) or one_eps or known_answers or keep_best or (layouts and lay_out0)",
+        [OPS / "test_starts.py", OPS / "test_state.py"],
+    ),
+    "losses": (
+        TRITON,
+        "((definitions and 33-10) or without_finite or no_rows) and not bfloat16",
+        [OPS / "test_losses.py"],
+    ),
     "derivatives": (TRITON, "test_derivatives and (mish or smu or celu)", [OPS / "test_activation_autograd.py"]),
     "memory": ({"SAT_KERNELS_BACKEND": "auto"}, "", [HERE / "test_memory.py"]),
 }
@@ -41,7 +57,8 @@ for direction, some in (("1", ""), ("-1", " and (silu or mish or smooth_relu or 
 @pytest.mark.parametrize("group", GROUPS)
 def test_interpreted(group):
     environment, tests, files = GROUPS[group]
-    plugins = ["-p", "large_tiles"] if environment is not GROUPS["memory"][0] else []
+    # Philox is long: there the interpreter's time does go by elements.
+    plugins = [] if group in ("memory", "starts and state") else ["-p", "large_tiles"]
     plugins += ["-p", "rough_divisions"] if "ROUGH" in environment else []
     paths = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
     # numpy warns of the overflows that formulas select away.

@@ -143,6 +143,8 @@ def equal_bits(a, b):
 @pytest.mark.parametrize("grad_dtype", [*FLOATS, torch.float16], ids=str)
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_the_step_is_the_cpus_bit_for_bit(kernels, dtype, grad_dtype, per_sample):
+    from sat_kernels.triton_kernels import steps
+
     torch.manual_seed(0)
     for shape, memory_format in (
         ((5, 3, 7, 9), torch.channels_last),
@@ -157,10 +159,10 @@ def test_the_step_is_the_cpus_bit_for_bit(kernels, dtype, grad_dtype, per_sample
         x_adv.flatten()[-1] = float("nan")
         eps, alpha = (torch.rand(shape[0], dtype=dtype) * 0.1 for _ in range(2))
         sizes = (eps, alpha) if per_sample else (8 / 255, -2 / 255)
-        step = "pgd_step_linf_per_sample_" if per_sample else "pgd_step_linf_"
+        numbers, of = ((0.0, 0.0), [s.unsqueeze(1) for s in sizes]) if per_sample else (sizes, (None, None))
         found, expected = x_adv.clone(), x_adv.clone()
-        getattr(kernels, step)(found, grad, x, *sizes, 0.0, 0.75)
-        operator(step)(expected, grad, x, *sizes, 0.0, 0.75)
+        for step, result in ((steps.pgd_step_linf_, found), (operator("pgd_step_linf_"), expected)):
+            step(result, grad, x, *numbers, *of, 0.0, 0.75, *[None] * 5)
         assert equal_bits(found, expected)
         assert not torch.equal(found.nan_to_num(), x_adv.nan_to_num())
 
@@ -180,19 +182,24 @@ def wrong_calls():
     yield "forward", "swish", ("swish", x, torch.ones(6)[::2])
     yield "forward", "smu", ("smu", x, one, torch.ones(3))
     yield "parameter_backward", "swish_parameter_backward", ("swish", x, other, one)
-    for change in ({0: x.half()}, {1: other}, {1: x.int()}, {2: other}, {2: x.double()}):
-        step = [x.clone(), x, x, 0.1, 0.1, 0.0, 1.0]
+    flags, three = torch.ones(4, dtype=torch.bool), torch.ones(3, 1)
+    for change in (
+        {0: x.half()}, {1: other}, {1: x.int()}, {2: other}, {2: x.double()}, {5: three}, {6: three}, {6: one},
+        {5: torch.ones(4, 1).double()}, {9: flags}, {9: x}, {10: flags[:3]}, {10: x[:, 0]}, {11: other},
+        {11: x.double()}, {11: x.clone(), 12: one}, {11: x.clone(), 13: torch.ones(3).double()},
+    ):  # fmt: skip
+        step = [x.clone(), x, x, 0.1, 0.1, None, None, 0.0, 1.0, *[None] * 5]
         for i, value in change.items():
             step[i] = value
         yield "pgd_step_linf_", "pgd_step_linf_", tuple(step)
-    for sizes in ((torch.ones(3), torch.ones(4)), (torch.ones(4), torch.ones(4).double())):
-        yield "pgd_step_linf_per_sample_", "pgd_step_linf_per_sample_", (x.clone(), x, x, *sizes, 0.0, 1.0)
 
 
 @pytest.mark.parametrize(("call", "name", "arguments"), list(wrong_calls()))
 def test_errors_are_those_of_the_other_kernels(kernels, call, name, arguments):
+    from sat_kernels.triton_kernels import steps
+
     with pytest.raises(RuntimeError) as ours:
-        getattr(kernels, call)(*arguments)
+        getattr(steps if name.startswith("pgd") else kernels, call)(*arguments)
     with pytest.raises(RuntimeError) as theirs:
         operator(name)(*[a for a in arguments if not isinstance(a, str)])
     assert str(ours.value) in str(theirs.value)

@@ -1,0 +1,55 @@
+// The CPU kernels of attacks: once per instruction set and chosen at run time, as those of the activations.
+#pragma once
+
+#include <cstddef>
+
+#include "../losses.h"
+#include "../starts.h"
+#include "../state.h"
+#include "../steps.h"
+
+namespace sat_kernels::cpu {
+
+// Samples [begin, end). room: for what an algorithm holds.
+using AttackStepKernel = void (*)(const AttackStep&, int64_t begin, int64_t end, void* room);
+
+// Elements [begin, end) of all.
+using LinfKernel = void (*)(const AttackStep&, int64_t begin, int64_t end);
+
+struct StepKernels {
+  LinfKernel linf[2][int(DType::count)];  // [float, double][dtype of the gradient]
+  AttackStepKernel momentum_linf[2][int(DType::count)];
+  LinfKernel apgd_linf[2][int(DType::count)];
+  AttackStepKernel l2[2][int(DType::count)], l1[2][int(DType::count)], apgd_l2[2][int(DType::count)];
+};
+
+// Rows [begin, end).
+using LossKernel = void (*)(const LossJob&, int64_t begin, int64_t end, void* room);
+
+struct LossKernels {
+  LossKernel of[int(LossFamily::count)][int(DType::count)];
+};
+
+// Samples [begin, end). room: 8 bytes for each element, and 32.
+using StartKernel = void (*)(const RandomStart&, int64_t begin, int64_t end, void* room);
+
+struct StartKernels {
+  StartKernel start[2][4];  // [float, double][Noise]
+};
+
+struct StateKernels {
+  void (*keep_best[2])(const KeepBest&, int64_t begin, int64_t end);          // [float, double]
+  void (*apgd_update[2][3])(const ApgdUpdate&, int64_t begin, int64_t end);  // and [gradients of 2, 4, 8 bytes]
+};
+
+struct AttackKernels {
+  StepKernels steps;
+  LossKernels losses;
+  StartKernels starts;
+  StateKernels state;
+};
+
+// Those for this machine.
+const AttackKernels& attack_kernels();
+
+}  // namespace sat_kernels::cpu

@@ -1,0 +1,53 @@
+"""The machine code that nvcc makes of the Linf steps."""
+
+import re
+
+import pytest
+from sass import compiled
+from toolkit import ROOT, cuobjdump, nvcc
+
+pytestmark = pytest.mark.slow
+# (image, gradient, APGD): of every number type.
+GRADS = {
+    "float": ("float", "__half", "__nv_bfloat16", "double"),
+    "double": ("double", "float", "__half", "__nv_bfloat16"),
+}
+WIDTH = {"float": 4, "double": 8}
+
+
+@pytest.fixture(scope="module", params=[80, 90, 100], ids="sm_{}".format)
+def kernels(request, tmp_path_factory):
+    nvcc(), cuobjdump()
+    folder = tmp_path_factory.mktemp("cubin")
+    return [
+        kernel
+        for name in ("linf", "momentum")
+        for kernel in compiled(ROOT / "csrc" / "cuda" / f"{name}.cu", request.param, folder / f"{name}.cubin")
+    ]
+
+
+def test_linf(kernels):
+    names = {kernel.name.split("(")[0].removeprefix("void ") for kernel in kernels}
+    wanted = {f"linf_plain<{x}, {g}>" for x, grads in GRADS.items() for g in grads}
+    wanted |= {f"linf_with_options<{x}, {g}, {a}>" for x, gs in GRADS.items() for g in gs for a in ("true", "false")}
+    wanted |= {f"momentum_step<{x}, {g}>" for x, gs in GRADS.items() for g in (gs[:3] if x == "float" else gs[:1])}
+    assert names == wanted
+    for kernel in kernels:
+        assert kernel.local == 0, kernel.name
+        # Of 65,536: eight blocks of 128 threads, four where there are options, or two of 1024.
+        limit = {"linf_plain": 64, "linf_with_options": 128, "momentum_step": 64}[
+            re.search(r"void (\w+)", kernel.name)[1]
+        ]
+        assert kernel.registers <= limit, f"{kernel.name} takes {kernel.registers} registers"
+    for kernel in kernels:
+        if kernel.name.startswith("void momentum"):
+            continue
+        image, grad, apgd = re.search(r"<(\w+), (\w+)(, true)?", kernel.name).groups()
+        # 16 bytes of the image in one access, and as many elements of the gradient.
+        grad_pieces = {("float", "double"): 2, ("float", "float"): 1, ("double", "double"): 1}.get((image, grad), 0)
+        assert kernel.count(r"LDG\.E\.128") == 2 + grad_pieces + bool(apgd), kernel.name
+        assert kernel.count(r"STG\.E\.128") >= 1 + bool(apgd), kernel.name
+        if kernel.name.startswith("void linf_plain"):
+            # 28 to 31 per element and 4 bytes of traffic are what an H200's memory leaves time for.
+            assert kernel.instructions <= 300, kernel.name
+            assert kernel.count("CALL") == 0, kernel.name
