@@ -17,11 +17,12 @@ PIP_INSTALL := pip install --quiet --disable-pip-version-check
 BUILD_NEEDS := "setuptools>=77" "pybind11>=2.12" ninja
 SOURCES := pyproject.toml setup.py $(shell find csrc sat_kernels -type f -not -name "*.so" -not -path "*/__pycache__/*")
 
-.PHONY: FORCE help demo test test-cuda-build bench gpu-check lint install clean cuda-toolkit
+.PHONY: FORCE help demo test stress test-cuda-build bench gpu-check lint install clean cuda-toolkit
 
 help:
 	@echo "make demo             train ReLU and smooth networks adversarially on real digits; table and plot in $(DEMO)"
 	@echo "make test             the test suite"
+	@echo "make stress           the perturbation operators on many random cases: hours"
 	@echo "make test-cuda-build  without a GPU: the CUDA build, and one binary under several releases of torch; needs nvcc,"
 	@echo "                      downloads 8 GB"
 	@echo "make bench            benchmarks against PyTorch, with ratios"
@@ -33,6 +34,9 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(BIN)/pytest
+
+stress: $(VENV)/installed
+	SAT_KERNELS_STRESS=1 $(BIN)/pytest --timeout=0 tests/stress
 
 bench: $(VENV)/installed
 	$(BIN)/sat-kernels bench
