@@ -6,7 +6,7 @@ from .pgd import PGD
 
 
 class FGSM(PGD):
-    """One step of size eps from the clean input (Goodfellow et al., arXiv 1412.6572).
+    """One step of size eps from the clean input (Goodfellow et al., arXiv 1412.6572), or its like for L2 and L1.
 
     Arguments, call and errors as for :class:`PGD`; there is no random start.
     """

@@ -1,22 +1,22 @@
-"""What an attack maximises: per-sample losses of float32 logits, by name."""
+"""What an attack maximises: a loss for each sample."""
 
 from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..ops import attack_loss
 
-def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """(B, C) logits and (B,) labels to (B,) losses."""
-    return F.cross_entropy(logits, y, reduction="none")
-
-
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"ce": cross_entropy}
+# Those of ops.attack_loss that need logits and labels alone.
+LOSSES = ("ce", "odds", "cw", "dlr")
 
 
-def resolve(loss) -> Callable[[Tensor, Tensor], Tensor]:
+def resolve(loss, exact: bool) -> Callable[[Tensor, Tensor], Tensor]:
+    """A function of float32 or float64 (B, C) logits and (B,) labels; ``exact``: with torchattacks' bits."""
     if callable(loss):
         return loss
     if loss not in LOSSES:
         raise ValueError(f"loss={loss!r}: expected one of {', '.join(map(repr, LOSSES))} or a callable (logits, y)")
-    return LOSSES[loss]
+    if loss == "ce" and exact:
+        return lambda logits, y: F.cross_entropy(logits, y, reduction="none")
+    return lambda logits, y: attack_loss(logits, y, loss).loss

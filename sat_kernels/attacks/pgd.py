@@ -1,15 +1,15 @@
 """Projected gradient descent."""
 
-import warnings
+import math
 from collections.abc import Callable
-from numbers import Integral, Real
 
 import torch
 from torch import Tensor
 
-from ..ops import pgd_step_
-from . import starts
-from .isolation import MODES, isolated
+from ..ops import keep_best_, pgd_step_, random_start
+from . import published
+from .arguments import check_call, check_settings
+from .isolation import isolated
 from .losses import resolve
 
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -25,23 +25,27 @@ class PGD:
     Args:
         model: callable from (B, ...) input to (B, C) logits; an ``nn.Module`` is frozen, and put into ``mode``,
             for the time of the attack. For normalised input see :class:`Normalized`.
-        eps: radius >= 0, in the units of the input; a number or a (B,) tensor.
-        alpha: step size >= 0; a number or a (B,) tensor.
+        eps: radius >= 0, in the units of the input and in ``norm`` (the default is meant for Linf); a number or a
+            (B,) tensor.
+        alpha: step size >= 0, likewise.
         steps: number of steps >= 0.
         random_start: whether to start at a random point of the ball, or at the clean input.
-        norm: "Linf".
+        norm: "Linf"; "L2", with steps along the gradient; "L1", with steps along the signs of the 1 % of largest
+            elements.
         targeted: whether ``y`` are classes to reach, not to leave.
         clip_min, clip_max: the box of valid inputs.
         restarts: starts >= 1. With one, the last iterate is returned; with more, per sample the first that
             the model misclassifies, else the one of highest loss.
-        loss: "ce", or a callable (logits, y) -> (B,) losses.
-        init: "uniform": the start's noise is uniform in the ball's cube, then clipped to the box.
+        loss: "ce", "odds", "cw" or "dlr", see :func:`sat_kernels.ops.attack_loss`; or a callable (logits, y) ->
+            (B,) losses.
+        init: how random starts are distributed: "uniform" in the ball's cube, then projected, "uniform_ball",
+            "radial", "sphere", "normal(s)" or "zero", see :func:`sat_kernels.ops.random_start`.
         mode: batch norm and dropout during the attack: "eval"; "train", which also updates running
             statistics; "batch_stats", batch statistics with the running ones untouched, dropout off; "as_is".
         precision: "fp32". "bf16" is accepted and, in this version, runs in fp32 with a warning.
         lower: whether the model may be rewritten into faster kernels. In this version it always runs as is.
-        feasible: whether results are inside ball and box in exact arithmetic; False rounds as torchattacks
-            does, and averages the loss over the batch as it does.
+        feasible: whether results are inside ball and box in exact arithmetic; False rounds steps as torchattacks
+            does (Linf, L2), and averages the loss over the batch as it does.
         generator: where the seed comes from (its ``initial_seed()``; nothing is drawn). None: torch's
             default generator.
 
@@ -70,31 +74,14 @@ class PGD:
         feasible: bool = True,
         generator: torch.Generator | None = None,
     ):
-        if not callable(model):
-            raise TypeError(f"model is a {type(model).__name__}: expected a callable, such as an nn.Module")
-        _check_size("eps", eps)
-        _check_size("alpha", alpha)
-        for name, value, least in (("steps", steps, 0), ("restarts", restarts, 1)):
-            if not isinstance(value, Integral) or value < least:
-                raise ValueError(f"{name}={value!r}: expected an integer >= {least}")
-        if not clip_min <= clip_max:
-            raise ValueError(f"clip_min={clip_min}, clip_max={clip_max}: expected clip_min <= clip_max")
-        for name, value, known in (
-            ("norm", norm, ("Linf",)),
-            ("init", init, ("uniform",)),
-            ("mode", mode, MODES),
-            ("precision", precision, ("fp32", "bf16")),
-        ):
-            if value not in known:
-                raise ValueError(f"{name}={value!r}: expected {' or '.join(map(repr, known))}")
-        if precision == "bf16":
-            warnings.warn("precision='bf16' is not there yet: the attack runs in fp32", stacklevel=2)
+        check_settings(model, eps, alpha, steps, norm, clip_min, clip_max, restarts, init, mode, precision, feasible)
         self.model = model
         # Floats, because a NumPy number times a tensor is an array.
         self.eps, self.alpha = (v if isinstance(v, Tensor) else float(v) for v in (eps, alpha))
         self.steps, self.random_start, self.norm, self.targeted = steps, random_start, norm, targeted
         self.clip_min, self.clip_max, self.restarts = float(clip_min), float(clip_max), restarts
-        self.loss, self.init, self.mode, self.precision = resolve(loss), init, mode, precision
+        self.loss, self.init = resolve(loss, exact=not feasible), init
+        self.mode, self.precision = mode, precision
         self.lower, self.feasible, self.generator = lower, feasible, generator
         self._calls = 0
 
@@ -102,7 +89,8 @@ class PGD:
         """The adversarial examples of ``x``.
 
         Args:
-            x: (B, ...) float32 or float64, inside the box, in any memory format.
+            x: (B, ...) float32 or float64, inside the box, in any memory format. On a CPU, values outside give a
+                warning; on a GPU, looking would wait for it.
             y: (B,) integer labels; None takes the model's own prediction (so that labels do not leak).
             sample_ids: (B,) integers that name the samples, so that the random starts do not depend on how
                 samples are batched, sharded or repeated. Without them they are 0..B-1, and every call of
@@ -114,7 +102,8 @@ class PGD:
         Raises:
             TypeError, ValueError: an argument is not as above.
         """
-        self._check(x, y, sample_ids)
+        sizes = {"eps": self.eps, "alpha": self.alpha}
+        check_call(x, y, sample_ids, sizes, self.targeted, self.clip_min, self.clip_max)
         if x.shape[0] == 0:
             return torch.empty_like(x)
         seed = torch.initial_seed() if self.generator is None else self.generator.initial_seed()
@@ -137,30 +126,42 @@ class PGD:
         return x_adv
 
     def _best_of_restarts(self, x: Tensor, y: Tensor, seed: int, sample_ids: Tensor) -> Tensor:
-        best = self._run(x, y, seed, sample_ids, 0)
+        x_adv = self._run(x, y, seed, sample_ids, 0)
         if self.restarts == 1:
-            return best
-        fooled, losses = self._judge(best, y)
+            return x_adv
+        best, best_loss = x_adv.clone(), x.new_full(y.shape, -math.inf)
+        success = torch.zeros_like(y, dtype=torch.bool)
+        keep_best_(best, best_loss, success, x_adv, *self._judge(x_adv, y))
         for restart in range(1, self.restarts):
             x_adv = self._run(x, y, seed, sample_ids, restart)
-            new_fooled, new_losses = self._judge(x_adv, y)
-            better = ~fooled & (new_fooled | (new_losses > losses))
-            best = torch.where(_per_sample(better, x), x_adv, best)
-            losses = torch.where(better, new_losses, losses)
-            fooled |= new_fooled
+            keep_best_(best, best_loss, success, x_adv, *self._judge(x_adv, y))
         return best
 
     def _judge(self, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Per sample whether the attack has succeeded, and the loss that it maximises."""
+        """Per sample the loss that the attack maximises, and whether it has succeeded."""
         logits = self._logits(x_adv.clone())  # a model may change its input in place
         predicted = logits.argmax(1)
-        return (predicted == y if self.targeted else predicted != y), self._losses(logits, y)
+        return self._losses(logits, y), (predicted == y if self.targeted else predicted != y)
 
     def _run(self, x: Tensor, y: Tensor, seed: int, sample_ids: Tensor, restart: int) -> Tensor:
-        x_adv = self._start(x, starts.uniform(x, seed, sample_ids, restart)) if self.random_start else x.clone()
+        x_adv = self._start(x, seed, sample_ids, restart)
         for _ in range(self.steps):
             x_adv = self._step(x_adv, self._gradient(x_adv, y), x)
         return x_adv
+
+    def _start(self, x: Tensor, seed: int, sample_ids: Tensor, restart: int) -> Tensor:
+        if not self.random_start:
+            return x.clone()
+        key = {"seed": seed, "sample_ids": sample_ids, "restart": restart}
+        return random_start(x, eps=self.eps, init=self.init, norm=self.norm, **self._box(), **key)
+
+    def _step(self, x_adv: Tensor, grad: Tensor, x: Tensor) -> Tensor:
+        if not self.feasible:
+            return published.STEPS[self.norm](x_adv, grad, x, self.eps, self.alpha, **self._box())
+        return pgd_step_(x_adv, grad, x, eps=self.eps, alpha=self.alpha, norm=self.norm, **self._box())
+
+    def _box(self) -> dict[str, float]:
+        return {"clip_min": self.clip_min, "clip_max": self.clip_max}
 
     def _gradient(self, x_adv: Tensor, y: Tensor) -> Tensor:
         x_adv = x_adv.detach().requires_grad_()
@@ -189,76 +190,9 @@ class PGD:
             raise ValueError(f"loss returned {found}: expected one loss per sample, a tensor {tuple(y.shape)}")
         return -losses if self.targeted else losses
 
-    def _start(self, x: Tensor, noise: Tensor) -> Tensor:
-        x_adv = x + _per_sample(self.eps, x) * noise
-        if not self.feasible:
-            return x_adv.clamp(self.clip_min, self.clip_max)
-        # A step of size 0 projects, whatever its direction.
-        return self._fused_step(x_adv, noise, x, alpha=0.0)
-
-    def _step(self, x_adv: Tensor, grad: Tensor, x: Tensor) -> Tensor:
-        if self.feasible:
-            return self._fused_step(x_adv, grad, x, self.alpha)
-        # torchattacks' order of roundings, bit for bit.
-        eps = _per_sample(self.eps, x)
-        x_adv = x_adv + _per_sample(self.alpha, x) * grad.sign()
-        delta = (x_adv - x).clamp(-eps, eps)
-        return (x + delta).clamp(self.clip_min, self.clip_max)
-
-    def _fused_step(self, x_adv: Tensor, grad: Tensor, x: Tensor, alpha: float | Tensor) -> Tensor:
-        box = {"clip_min": self.clip_min, "clip_max": self.clip_max}
-        return pgd_step_(x_adv, grad, x, eps=self.eps, alpha=alpha, norm=self.norm, **box)
-
-    def _check(self, x, y, sample_ids) -> None:
-        if not isinstance(x, Tensor) or x.dtype not in (torch.float32, torch.float64):
-            found = x.dtype if isinstance(x, Tensor) else type(x).__name__
-            raise TypeError(f"x is {found}: expected a float32 or float64 tensor in [{self.clip_min}, {self.clip_max}]")
-        if x.dim() < 1:
-            raise ValueError("x has no dimensions: expected (B, ...)")
-        for name, size in (("eps", self.eps), ("alpha", self.alpha)):
-            if isinstance(size, Tensor) and (size.shape != x.shape[:1] or size.device != x.device):
-                raise ValueError(
-                    f"{name} is {tuple(size.shape)} on {size.device}: expected a number, or one per sample, "
-                    f"{tuple(x.shape[:1])} on {x.device}"
-                )
-        if y is None and self.targeted:
-            raise ValueError("y=None with targeted=True: expected the (B,) classes to reach")
-        for name, labels in (("y", y), ("sample_ids", sample_ids)):
-            if labels is None:
-                continue
-            if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.shape != x.shape[:1]:
-                found = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
-                raise ValueError(f"{name} is {found}: expected {x.shape[0]} integers")
-        if x.numel() == 0:
-            return
-        low, high = (v.item() for v in x.aminmax())
-        if not self.clip_min <= low <= high <= self.clip_max:
-            warnings.warn(
-                f"x has values in [{low}, {high}], outside the box [{self.clip_min}, {self.clip_max}]: results are "
-                "clipped to the box. If the model takes normalised input, attack "
-                "attacks.Normalized(model, mean, std) with pixels instead.",
-                stacklevel=3,
-            )
-
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}(eps={self.eps}, alpha={self.alpha}, steps={self.steps}, norm={self.norm!r}, "
-            f"random_start={self.random_start}, restarts={self.restarts}, mode={self.mode!r}, "
+            f"random_start={self.random_start}, init={self.init!r}, restarts={self.restarts}, mode={self.mode!r}, "
             f"targeted={self.targeted}, precision='fp32', lowered=False)"
         )
-
-
-def _check_size(name: str, value) -> None:
-    if not isinstance(value, Tensor):
-        if not isinstance(value, Real) or not value >= 0:
-            raise ValueError(f"{name}={value!r}: expected a number >= 0, or a tensor of one per sample")
-    elif not value.is_floating_point() or not (value >= 0).all():
-        raise ValueError(f"{name}={value}: expected a floating tensor of numbers >= 0, one per sample")
-
-
-def _per_sample(value, x: Tensor):
-    """A (B,) tensor in the shape that broadcasts against ``x``, floating ones in its dtype; a number as it is."""
-    if not isinstance(value, Tensor):
-        return value
-    value = value.to(x.dtype) if value.is_floating_point() else value
-    return value.reshape(-1, *(1,) * (x.dim() - 1))
