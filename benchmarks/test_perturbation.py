@@ -54,3 +54,40 @@ def test_step(benchmark, rival):
     run = _rivals(x, x.clone(), torch.randn(SHAPE))[rival]
     run()
     benchmark(run)
+
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@pytest.mark.all_threads
+@pytest.mark.parametrize("rival", ["sat_kernels", "step, then eager", "shortest eager"])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_network_input(benchmark, rival, layout):
+    """The step and (x_adv - mean) / std in bfloat16."""
+    benchmark.group = f"pgd_step_ Linf with the network's input, {layout} bfloat16, 64x3x224x224"
+    torch.manual_seed(0)
+    memory_format = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}[layout]
+    x = torch.rand(SHAPE).contiguous(memory_format=memory_format)
+    x_adv, grad = x.clone(), torch.randn_like(x)
+    out, mean, std = torch.empty_like(x, dtype=torch.bfloat16), torch.tensor(MEAN), torch.tensor(STD)
+    buffer, per_channel = torch.empty_like(x), [v.view(3, 1, 1) for v in (mean, std)]
+    eager_step = _rivals(x, x_adv, grad)["eager"]
+
+    def normalise():
+        torch.sub(x_adv, per_channel[0], out=buffer).div_(per_channel[1])
+        out.copy_(buffer)
+
+    def in_two():
+        pgd_step_(x_adv, grad, x, eps=EPS, alpha=ALPHA)
+        normalise()
+
+    def eager():
+        eager_step()
+        normalise()
+
+    def fused():
+        pgd_step_(x_adv, grad, x, eps=EPS, alpha=ALPHA, out=out, mean=mean, std=std)
+
+    run = {"sat_kernels": fused, "step, then eager": in_two, "shortest eager": eager}[rival]
+    run()
+    benchmark(run)

@@ -19,13 +19,14 @@ import torch
 from sat_kernels._extension import backend as chosen
 
 from . import backends
+from .attacks import attack_cases
 from .clock import EventClock, HostClock
 from .measure import Case, Rows, measure, sets_needed
 from .overhead import overhead_cases
 from .sides import DTYPES, activation_cases, per_channel_cases
 from .step import step_cases
 
-SUITES = ("bandwidth", "step", "sizes", "compiled", "passes", "overhead", "backends")
+SUITES = ("bandwidth", "step", "sizes", "compiled", "passes", "overhead", "backends", "attacks")
 
 
 def cases_of(suite: str, device: torch.device, backend: str, options: argparse.Namespace) -> Iterable[Case]:
@@ -61,6 +62,8 @@ def cases_of(suite: str, device: torch.device, backend: str, options: argparse.N
             per_channel_cases(suite, device, backend, options.dtypes or ("float32", "bfloat16"), *sizes(256)),
             activations(passes, ("float32", "bfloat16"), sizes(64), ("composition",)),
         )
+    if suite == "attacks":
+        return attack_cases(suite, device, backend, smoke=options.smoke)
     return overhead_cases(suite, device, backend)
 
 

@@ -33,13 +33,15 @@ def _tests(name, learnt, files, expected, backend, *, wrapper=(), select=(), nee
     return Step(name, learnt, (*wrapper, *pytest, *files), expected, environment, (*needed, *needs))
 
 
-def _sanitizer(tool):
+def _sanitizer(tool, file="short"):
     # Only our kernels: torch's own are many, and reading what nobody wrote is their business.
     wrapper = ("compute-sanitizer", "--tool", tool, "--kernel-regex", "kns=sat_kernels", "--error-exitcode", "99")
     # Every kernel is instrumented when it is first used: half of the types are enough. ("float16" is in "bfloat16".)
     select = ("-k", "float32 or bfloat16")
-    learnt = f"no findings by compute-sanitizer {tool}"
-    step = _tests(tool, learnt, ["short"], 120, "cuda", wrapper=wrapper, select=select, needs=("compute_sanitizer",))
+    learnt, name = f"no findings by compute-sanitizer {tool}", tool
+    if file != "short":
+        learnt, name = f"{learnt} in {file}", f"{tool}-{file}"
+    step = _tests(name, learnt, [file], 120, "cuda", wrapper=wrapper, select=select, needs=("compute_sanitizer",))
     # torch's cache hands out pieces of large allocations, whose ends the tool does not know.
     return replace(step, environment={**step.environment, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"})
 
@@ -57,6 +59,7 @@ _PARTS = {
     "poison": (["layouts"], "outputs are written completely", 20, 120, ("-k", "completely")),
     "parameters": (["parameters"], "parameters per channel, deterministic sums", 60, 150),
     "execution": (["step", "execution"], "bit-equal step, streams, graphs, autocast, devices", 40, 90),
+    "attacks": (["norm_steps", "losses", "starts_and_state"], "steps in every norm, losses, starts, state", 60, 180),
     "large": (["large"], "more than 2^31 elements", 60, 90),
 }
 
@@ -80,13 +83,17 @@ STEPS = (
     ),
     _rows("bandwidth-triton", "bandwidth of the Triton kernels at 256 MiB", "bandwidth", 120, "triton"),
     *(_sanitizer(tool) for tool in ("memcheck", "racecheck", "initcheck", "synccheck")),
+    # Barriers that the emulation cannot see the need of.
+    *(_sanitizer("racecheck", file) for file in ("norm_steps", "losses")),
     _rows("sizes", "1 MiB to 1 GiB against ATen", "sizes", 90),
     _rows("compiled-bfloat16", "against Inductor", "compiled", 240, "cuda", "--dtypes", "bfloat16"),
     _rows("compiled-float32", "against Inductor", "compiled", 240, "cuda", "--dtypes", "float32"),
     _rows("passes", "second derivatives and gradients of parameters; compositions", "passes", 90),
+    _rows("operators", "L2, L1 and momentum steps, losses and starts against eager", "attacks", 120),
     _rows("overhead", "host time per call", "overhead", 30),
     _rows("backends", "Triton against CUDA, in turns", "backends", 120, "cuda", needs=("triton",)),
     *_parts("triton"),
     _rows("compiled-float16", "against Inductor", "compiled", 240, "cuda", "--dtypes", "float16"),
+    _rows("operators-triton", "the same through Triton", "attacks", 150, "triton"),
     _rows("overhead-triton", "host time per call through Triton", "overhead", 30, "triton"),
 )

@@ -28,6 +28,7 @@ SUITES = {
     "passes": ("--dtypes", "float32", "--only", "smooth_relu"),
     "overhead": (),
     "backends": ("--dtypes", "float32", "--only", "silu"),
+    "attacks": (),
 }
 
 
@@ -71,6 +72,10 @@ def test_every_suite(suite, tmp_path):
         assert {row["side"] for row in rows} == {
             *("cpu", "addcmul", "sign, add, clamp", "torchattacks", "inductor", "copy")
         }
+    if suite == "attacks":
+        steps = {"pgd_step L2", "pgd_step L1", "momentum_step", "random_start Linf"}
+        assert names == {*steps, "attack_loss ce", "attack_loss dlr"}
+        assert {row["side"] for row in rows} == {"cpu", "eager", "copy"}
     if suite == "backends":
         assert {row["side"] for row in rows} == {"cpu", "reference", "copy"}
     for row in rows:
