@@ -1,5 +1,6 @@
-"""docs/numerics.md and the script that measures its tables. Needs the source tree."""
+"""docs/numerics.md and the script that measures its tables; docs/perturbation.md's examples. Needs the source tree."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,3 +46,11 @@ def test_the_tables_can_be_measured():
                 ours = [float(cell) for cell in line.strip("|").split("|")[1::2]]
                 assert ours[0] < (8 if line.startswith("|float32|") or line.startswith("|float64|") else 1)
                 assert max(ours[1:]) < (1e-6 if "float32" in line else 1e-2)
+
+
+def test_the_examples_of_the_perturbation_operators():
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "perturbation.md").read_text(), re.DOTALL)
+    names = {}
+    exec("\n".join(blocks), names)
+    x_adv, x = names["x_adv"], names["x"]
+    assert 0 < (x_adv - x).abs().max() < 8 / 255 + 1e-6
