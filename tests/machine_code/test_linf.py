@@ -26,7 +26,8 @@ def kernels(request, tmp_path_factory):
     ]
 
 
-def test_linf(kernels):
+def test_linf(kernels, request):
+    architecture = request.node.callspec.params["kernels"]
     names = {kernel.name.split("(")[0].removeprefix("void ") for kernel in kernels}
     wanted = {f"linf_plain<{x}, {g}>" for x, grads in GRADS.items() for g in grads}
     wanted |= {f"linf_with_options<{x}, {g}, {a}>" for x, gs in GRADS.items() for g in gs for a in ("true", "false")}
@@ -35,9 +36,11 @@ def test_linf(kernels):
     for kernel in kernels:
         assert kernel.local == 0, kernel.name
         # Of 65,536: eight blocks of 128 threads, four where there are options, or two of 1024.
-        limit = {"linf_plain": 64, "linf_with_options": 128, "momentum_step": 64}[
+        limit = {"linf_plain": 64, "linf_with_options": 128, "momentum_step": 32}[
             re.search(r"void (\w+)", kernel.name)[1]
         ]
+        if architecture == 100 and "momentum_step<double" in kernel.name:
+            limit = 64
         assert kernel.registers <= limit, f"{kernel.name} takes {kernel.registers} registers"
     for kernel in kernels:
         if kernel.name.startswith("void momentum"):
@@ -49,5 +52,5 @@ def test_linf(kernels):
         assert kernel.count(r"STG\.E\.128") >= 1 + bool(apgd), kernel.name
         if kernel.name.startswith("void linf_plain"):
             # 28 to 31 per element and 4 bytes of traffic are what an H200's memory leaves time for.
-            assert kernel.instructions <= 300, kernel.name
+            assert kernel.instructions <= (300 if architecture == 100 else 280), kernel.name
             assert kernel.count("CALL") == 0, kernel.name

@@ -19,7 +19,8 @@ def kernels(request, tmp_path_factory):
     ]
 
 
-def test_norms(kernels):
+def test_norms(kernels, request):
+    architecture = request.node.callspec.params["kernels"]
     found = {}
     for kernel in kernels:
         name, arguments = kernel.name.replace("(anonymous namespace)::", "").split("(")[0].rstrip(">").split("<")
@@ -34,4 +35,5 @@ def test_norms(kernels):
         assert kernel.registers <= 64, f"{name} takes {kernel.registers} registers"
         assert kernel.local == 0, f"{name} has {kernel.local} bytes of local memory"
         # 1,800 to 3,700, of 16 bytes: within the 128 KiB of a processor's instruction cache.
-        assert kernel.instructions <= 6000, f"{name} has {kernel.instructions} instructions"
+        limit = 6000 if architecture == 100 else 5000
+        assert kernel.instructions <= limit, f"{name} has {kernel.instructions} instructions"
