@@ -26,7 +26,7 @@ template <class Device> Tensor checked_labels(const char* name, const Tensor& la
   STD_TORCH_CHECK(labels.scalar_type() == ScalarType::Long && labels.sizes().size() == 1 &&
                       labels.sizes()[0] == logits.sizes()[0] && labels.device() == logits.device(),
                   name, ": expected int64, one for each row of logits, on their device");
-  const Tensor found = torch::stable::contiguous(labels);
+  const Tensor found = labels.is_contiguous() ? labels : torch::stable::contiguous(labels);
   if constexpr (Device::kReadsLabels) {
     const int64_t* values = static_cast<const int64_t*>(found.const_data_ptr());
     const int64_t classes = logits.sizes()[1];
@@ -69,11 +69,12 @@ LossOutputs attack_loss(Tensor logits, Tensor y, std::optional<Tensor> targets, 
                     "clean_logits differ in dtype from logits: expected the same");
   }
   const Tensor rows = with_rows_together(logits), clean = compared ? with_rows_together(*clean_logits) : rows;
-  const Tensor losses = torch::stable::new_empty(logits, {job.rows}, opmath_of(logits));
-  const Tensor margins = torch::stable::new_empty(logits, {job.rows}, opmath_of(logits));
-  const Tensor correct = torch::stable::new_empty(logits, {job.rows}, ScalarType::Bool);
+  const Tensor losses = contiguous_empty(logits, {job.rows}, opmath_of(logits));
+  const Tensor margins = contiguous_empty(logits, {job.rows}, opmath_of(logits));
+  const Tensor correct = contiguous_empty(logits, {job.rows}, ScalarType::Bool);
   const auto gradient = [&](bool wanted) {
-    return wanted ? torch::stable::new_empty(logits, {job.rows, job.classes}) : torch::stable::new_empty(logits, {0});
+    return wanted ? contiguous_empty(logits, {job.rows, job.classes}, logits.scalar_type())
+                  : contiguous_empty(logits, {0}, logits.scalar_type());
   };
   const Tensor to = gradient(grad), clean_to = gradient(clean_grad);
   job.logits = rows.const_data_ptr();

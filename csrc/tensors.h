@@ -57,6 +57,22 @@ inline bool is_dense(const Tensor& t) {
   return true;
 }
 
+// A contiguous tensor on the device of `reference`. torch::stable::new_empty() takes three times as long, 3 us.
+inline Tensor contiguous_empty(const Tensor& reference, std::initializer_list<int64_t> sizes, ScalarType dtype) {
+  std::vector<int64_t> strides(sizes.size());
+  int64_t stride = 1;
+  for (size_t d = sizes.size(); d-- > 0; stride *= sizes.begin()[d]) strides[d] = stride;
+  int32_t device_type, device_index;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(reference.get(), &device_type));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(reference.get(), &device_index));
+  using torch::stable::detail::from;
+  using torch::stable::detail::to;
+  AtenTensorHandle handle;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(sizes.size(), sizes.begin(), strides.data(),
+                                                         to<int32_t>(from(dtype)), device_type, device_index, &handle));
+  return Tensor(handle);
+}
+
 // Room for a tensor of another number type in the layout of `reference`, which is dense.
 inline Tensor empty_like(const Tensor& reference, ScalarType dtype) {
   using torch::stable::detail::from;

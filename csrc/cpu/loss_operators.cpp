@@ -10,9 +10,11 @@ namespace {
 struct Cpu {
   static constexpr bool kReadsLabels = true;
   static void losses(const Tensor& logits, const LossJob& job) {
-    const auto kernel = attack_kernels().losses.of[int(family_of(job.loss))][int(dtype_of(logits))];
-    // Two rows' powers, at most.
-    over_samples(job.rows, job.classes, 16 * job.classes,
+    // Numbers of 8 bytes that are held for each class: two rows of powers, at most, and 16-bit rows in float.
+    const DType dtype = dtype_of(logits);
+    const int64_t held = dtype == DType::float32 || dtype == DType::float64 ? 2 : 6;
+    const auto kernel = attack_kernels().losses.of[int(family_of(job.loss))][int(dtype)];
+    over_samples(job.rows, job.classes, 8 * held * job.classes,
                  [&](int64_t begin, int64_t end, void* room) { kernel(job, begin, end, room); });
   }
 };

@@ -19,8 +19,10 @@ struct Cpu {
  private:
   static void run(const AttackStepKernel (&kernels)[2][int(DType::count)], const PreparedStep& step, int64_t held) {
     const auto kernel = kernels[int(dtype_of(step.target()))][int(step.grad)];
-    over_samples(step.job.samples, step.job.sample_size, held * step.job.sample_size,
-                 [&](int64_t begin, int64_t end, void* room) { kernel(step.job, begin, end, room); });
+    const AttackStep& job = step.job;
+    const bool makes_gradient = job.mask != nullptr || step.grad != dtype_of(step.target());
+    over_samples(job.samples, job.sample_size, (held + makes_gradient * kNumber) * job.sample_size,
+                 [&](int64_t begin, int64_t end, void* room) { kernel(job, begin, end, room); });
   }
 };
 

@@ -5,6 +5,7 @@
 
 #include "../formulas/team.h"
 #include "../storage.h"
+#include "rounding.h"
 #include "vectorise.h"
 
 namespace sat_kernels::cpu::SK_TARGET {
@@ -15,6 +16,11 @@ struct At {
   int32_t offset;
   SK_FN operator int64_t() const { return start + offset; }
   SK_FN int32_t short_index() const { return int32_t(start) + offset; }
+};
+
+// Eight neighbours' index: what is read there is a vector.
+struct Eight {
+  int64_t start;
 };
 
 class Team {
@@ -38,12 +44,19 @@ class Team {
     }
   }
 
+  // A sum rounded down is one instruction then, of 10: an eighth of the L2 step.
+  static constexpr bool downward = true;
+  template <class F> SK_FN void each_downward(int64_t size, const F& f) const {
+    const RoundingDown rounding;
+    each(size, f);
+  }
+
   template <int K, class F> SK_FN Terms<double, K> sum(int64_t size, const F& f) const {
     return together<double, K>(size, 0.0, f, [](auto& sum, const auto& term) SK_INLINE_LAMBDA { sum += term; });
   }
 
   template <class T> static constexpr double product_rounding() { return sizeof(T) == 8 ? 0 : 7 * 0x1p-24; }
-  template <class D, class V> SK_FN auto products(int64_t size, const D& d, const V& v) const {
+  template <class D, class V> SK_FN Terms<double, 3> products(int64_t size, const D& d, const V& v) const {
     using T = std::remove_cvref_t<decltype(d(At{}))>;
     if constexpr (sizeof(T) == 8) {
       return sum<3>(size, [&](At at) SK_INLINE_LAMBDA {
@@ -51,42 +64,32 @@ class Team {
         return Terms<T, 3>{{along * along, far * along, far * far}};
       });
     } else {
-      // In float, less than half of the time of doubles. Each of 32 lanes adds up 4 products, then 4 of them are added,
-      // and the rest is in double: with the product's own, 7 roundings.
-      typedef T Vector __attribute__((vector_size(32)));
-      typedef double Wide __attribute__((vector_size(64)));
-      constexpr int kProducts = 128, kWidth = 8;
-      alignas(64) T far[kProducts], along[kProducts];
-      Wide total[3] = {};
-      for (int64_t start = 0; start < size; start += kProducts) {
-        const int32_t n = int32_t(size - start < kProducts ? size - start : kProducts);
+      float far[Products::kBlock], along[Products::kBlock];
+      const auto keep = [&](int64_t start, int64_t n, const auto& f, float* values) SK_INLINE_LAMBDA {
         SK_INDEPENDENT
-        for (int32_t i = 0; i < n; ++i) {
-          far[i] = d(At{start, i});
-          along[i] = v(At{start, i});
-        }
-        for (int32_t i = n; i < kProducts; ++i) far[i] = along[i] = T(0);
-        Vector sums[3][4] = {};
-        for (int i = 0; i < kProducts; i += 4 * kWidth) {
-#pragma GCC unroll 4
-          for (int j = 0; j < 4; ++j) {
-            Vector a, b;
-            std::memcpy(&a, far + i + kWidth * j, sizeof(a));
-            std::memcpy(&b, along + i + kWidth * j, sizeof(b));
-            sums[0][j] += b * b;
-            sums[1][j] += a * b;
-            sums[2][j] += a * a;
-          }
-        }
-        for (int k = 0; k < 3; ++k) {
-          total[k] += __builtin_convertvector((sums[k][0] + sums[k][1]) + (sums[k][2] + sums[k][3]), Wide);
+        for (int32_t i = 0; i < n; ++i) values[i] = f(At{start, i});
+      };
+      const auto kept = [](const float* values) SK_INLINE_LAMBDA {
+        return [values](int i) SK_INLINE_LAMBDA { return read(values, Eight{i}); };
+      };
+      Products products;
+      int64_t start = 0;
+      for (; start + Products::kBlock <= size; start += Products::kBlock) {
+        const auto d_at = [&](int i) SK_INLINE_LAMBDA { return d(Eight{start + i}); };
+        if constexpr (requires { v(Eight{}); }) {
+          products.add(d_at, [&](int i) SK_INLINE_LAMBDA { return v(Eight{start + i}); });
+        } else {
+          keep(start, Products::kBlock, v, along);
+          products.add(d_at, kept(along));
         }
       }
-      Terms<double, 3> result{};
-      for (int k = 0; k < 3; ++k) {
-        for (int j = 0; j < kWidth; ++j) result.of[k] += total[k][j];
+      if (start < size) {
+        for (int i = 0; i < Products::kBlock; ++i) far[i] = along[i] = 0;
+        keep(start, size - start, d, far);
+        keep(start, size - start, v, along);
+        products.add(kept(far), kept(along));
       }
-      return result;
+      return products.sums();
     }
   }
 
@@ -97,12 +100,60 @@ class Team {
   }
 
   template <class S> SK_FN static Opmath<S> read(const S* from, int64_t i) { return load(from[i]); }
+  SK_FN static auto read(const float* from, Eight at) {
+    Floats values;
+    std::memcpy(&values, from + at.start, sizeof(values));
+    return values;
+  }
   template <class S, class T> SK_FN static void write(S* to, int64_t i, T value) { to[i] = store<S>(Opmath<S>(value)); }
   static constexpr bool leader() { return true; }
   static void sync() {}
 
  private:
   static constexpr int64_t kBlock = 256, kStretch = 1 << 20;
+  typedef float Floats __attribute__((vector_size(32)));
+
+  // Sums in float, less than half of the time of doubles: each of 32 lanes adds up 4 products, then 4 lanes are added,
+  // and the rest is in double. With the product's own, 7 roundings.
+  class Products {
+   public:
+    static constexpr int kBlock = 128;
+
+    // d(i), v(i): the eight numbers of a block from i on.
+    template <class D, class V> SK_FN void add(const D& d, const V& v) {
+      Floats sums[3][4] = {};
+      for (int i = 0; i < kBlock; i += 32) {
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j) {
+          const auto far = d(i + 8 * j);
+          const auto along = v(i + 8 * j);
+          sums[0][j] += along * along;
+          sums[1][j] += far * along;
+          sums[2][j] += far * far;
+        }
+      }
+      for (int k = 0; k < 3; ++k) {
+        const Floats sum = (sums[k][0] + sums[k][1]) + (sums[k][2] + sums[k][3]);
+        typedef float Half __attribute__((vector_size(16)));
+        Half halves[2];
+        std::memcpy(halves, &sum, sizeof(sum));
+        for (int h = 0; h < 2; ++h) totals_[k][h] += __builtin_convertvector(halves[h], Doubles);
+      }
+    }
+    SK_FN Terms<double, 3> sums() const {
+      Terms<double, 3> result{};
+      for (int k = 0; k < 3; ++k) {
+        const Doubles total = totals_[k][0] + totals_[k][1];
+        for (int j = 0; j < 4; ++j) result.of[k] += total[j];
+      }
+      return result;
+    }
+
+   private:
+    // In registers: vectors of 64 bytes would go through memory.
+    typedef double Doubles __attribute__((vector_size(32)));
+    Doubles totals_[3][2] = {};
+  };
 
   // Combines what f returns, as T, with `none` and with each other.
   template <class T, int K, class F, class Combine>

@@ -66,6 +66,10 @@ template <int Slots> class Team {
     }
   }
 
+  // Other roundings are a matter of instructions, not of a mode: sum_rounded_down() has one.
+  static constexpr bool downward = false;
+  template <class F> __device__ __forceinline__ void each_downward(int64_t size, const F& f) const { each(size, f); }
+
   template <int K, class F> __device__ __forceinline__ Terms<double, K> sum(int64_t size, const F& f) const {
     Terms<double, K> sums{};
     each(size, [&](At at) {

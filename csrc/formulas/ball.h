@@ -6,9 +6,10 @@
 
 namespace sat_kernels {
 
-// x + delta, rounded towards x: the stored difference is no larger than |delta|.
-template <class T> SK_FN T moved_by(T x, T delta) {
-  return flip_sign(sum_rounded_down(flip_sign(x, delta), absolute(delta)), delta);
+// x + delta, rounded towards x: the stored difference is no larger than |delta|. downward: where sums are rounded down.
+template <bool downward = false, class T> SK_FN T moved_by(T x, T delta) {
+  const T mirrored = flip_sign(x, delta), way = absolute(delta);
+  return flip_sign(downward ? mirrored + way : sum_rounded_down(mirrored, way), delta);
 }
 
 // Beyond this, numbers count as this: so sums, and quotients by the least that l2.h scales a norm to, stay finite.

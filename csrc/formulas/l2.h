@@ -45,8 +45,8 @@ struct L2Sums {
   double missed;    // what underflow may have taken from the root of dd
 };
 
-// From x_adv by d + c v, times scale.
-template <class T, class Taken> struct L2Move {
+// From x_adv by d + c v, times scale. downward: everything is rounded down.
+template <class T, class Taken, bool downward> struct L2Move {
   Taken taken;
   T c, scale;
   Range<T> box;
@@ -54,22 +54,24 @@ template <class T, class Taken> struct L2Move {
   SK_FN T operator()(T x_adv, T g, T x) const {
     const T d = taken.difference(x_adv - x), m = d + c * taken.direction(g);
     // x_adv - x may have been rounded.
-    return box.cut(chosen((m == d) & (scale == T(1)), x_adv, moved_by(x, m * scale)));
+    return box.cut(chosen((m == d) & (scale == T(1)), x_adv, moved_by<downward>(x, m * scale)));
   }
 };
 
 // What to multiply with, so that d + alpha v / |v| and the product end in the ball, rounding included.
-//   d, c, the products with v, the sum and the product with scale are each within kRounding, and kLeast, of what they
-//   are computed from: 4.1 (|d| + |alpha|) kRounding, and 3 sqrt(size) kLeast. The rest of this is within 12 roundings of
-//   double of (|d| + |alpha|)^2.
-template <class T> SK_FN T l2_scale(const L2Sums& sums, double alpha, double eps, int64_t size) {
+//   c, the products with v, the sum and the product with scale are each within kRounding, and kLeast, of what they are
+//   computed from: 4.1 (|d| + |alpha|) kRounding, and 3 sqrt(size) kLeast. Rounded down it is twice as much, and d is
+//   within 3 kRounding of that in the sums, which was rounded to nearest: 11.2. The rest of this is within 12 roundings
+//   of double of (|d| + |alpha|)^2.
+template <class T, bool downward> SK_FN T l2_scale(const L2Sums& sums, double alpha, double eps, int64_t size) {
+  constexpr double roundings = downward ? 12 : 5;
   const double v = std::sqrt(sums.vv), d = std::sqrt(sums.dd), far = d / sums.shrink, step = absolute(alpha);
   const double unit = far > step ? far : step;  // so that nothing over- or underflows
   if (!(unit > 0)) return T(1);
   const double a = far / unit, b = alpha / unit, both = a + absolute(b), cosine = v * d > 0 ? sums.dv / (v * d) : 0;
   const double square = a * a + 2 * a * b * cosine + b * b + (sums.rounding + 0x1p-48) * both * both;
   const double slack = 4 * std::sqrt(double(size)) * kLeast<T> + sums.missed;
-  const double bound = (std::sqrt(square > 0 ? square : 0) + 5 * kRounding<T> * both) * unit + slack;
+  const double bound = (std::sqrt(square > 0 ? square : 0) + roundings * kRounding<T> * both) * unit + slack;
   if (bound <= eps) return T(1);
   const T scale = T(eps > slack ? (eps - slack) / bound : 0);
   // Not to nearest: the number below.
@@ -99,7 +101,7 @@ SK_FN L2Sums careful_sums(const Carefully<T>& taken, const Team& team, int64_t s
   return {found.of[0], found.of[1], found.of[2], double(taken.shrink), double(size) * 0x1p-52, 0};
 }
 
-// Calls use(move). d(at): x_adv - x. gradient(at): 0 where no step is to be made.
+// Calls use(move), whose moves belong into each_downward(). d(at): x_adv - x. gradient(at): 0 where no step is to be made.
 template <class Team, class D, class Gradient, class T, class Use>
 SK_FN void with_l2_move(const Team& team, int64_t size, const D& d, const Gradient& gradient, T alpha,
                         const Ball<T>& ball, const Use& use) {
@@ -107,8 +109,8 @@ SK_FN void with_l2_move(const Team& team, int64_t size, const D& d, const Gradie
   const auto use_sums = [&](const auto& taken, const L2Sums& sums) {
     const double step = sums.vv > 0 ? double(alpha) : 0;
     const T c = step != 0 ? T(step / std::sqrt(sums.vv)) : T(0);
-    const T scale = l2_scale<T>(sums, step, double(ball.eps), size);
-    use(L2Move<T, std::remove_cvref_t<decltype(taken)>>{taken, c, scale, ball.box});
+    const T scale = l2_scale<T, Team::downward>(sums, step, double(ball.eps), size);
+    use(L2Move<T, std::remove_cvref_t<decltype(taken)>, Team::downward>{taken, c, scale, ball.box});
   };
   const L2Sums sums = plain_sums<T>(team, size, d, gradient);
   // Nothing is NaN or infinite, nor are moves; no squares underflow but such as do not matter, nor products with c.
@@ -131,7 +133,7 @@ SK_FN void l2_step(Team team, T* x_adv, const Gradient& gradient, const T* x, in
                    const Ball<T>& ball) {
   const auto d = [=](auto at) SK_INLINE_LAMBDA { return team.read(x_adv, at) - team.read(x, at); };
   with_l2_move(team, size, d, gradient, alpha, ball, [=](const auto& move) {
-    team.each(size, [=](auto at) SK_INLINE_LAMBDA {
+    team.each_downward(size, [=](auto at) SK_INLINE_LAMBDA {
       team.write(x_adv, at, move(team.read(x_adv, at), gradient(at), team.read(x, at)));
     });
   });
@@ -144,7 +146,7 @@ SK_FN void apgd_l2_step(Team team, T* x_adv, T* x_prev, const Gradient& gradient
                         const Ball<T>& ball, bool first) {
   const auto d = [=](auto at) SK_INLINE_LAMBDA { return team.read(x_adv, at) - team.read(x, at); };
   with_l2_move(team, size, d, gradient, alpha, ball, [=](const auto& move) {
-    team.each(size, [=](auto at) SK_INLINE_LAMBDA {
+    team.each_downward(size, [=](auto at) SK_INLINE_LAMBDA {
       const T found = team.read(x_adv, at), clean = team.read(x, at), led = move(found, gradient(at), clean);
       const T momentum = T(0.75) * (led - found) + T(0.25) * (found - team.read(x_prev, at));
       team.write(x_prev, at, found);
@@ -155,9 +157,9 @@ SK_FN void apgd_l2_step(Team team, T* x_adv, T* x_prev, const Gradient& gradient
   // x_adv holds the differences meanwhile.
   const auto again = [=](auto at) SK_INLINE_LAMBDA { return team.read(x_adv, at); };
   with_l2_move(team, size, again, NoGradient<T>(), T(0), ball, [=](const auto& move) {
-    team.each(size, [=](auto at) SK_INLINE_LAMBDA {
+    team.each_downward(size, [=](auto at) SK_INLINE_LAMBDA {
       const T delta = move.taken.difference(team.read(x_adv, at)) * move.scale;
-      team.write(x_adv, at, ball.box.cut(moved_by(team.read(x, at), delta)));
+      team.write(x_adv, at, ball.box.cut(moved_by<Team::downward>(team.read(x, at), delta)));
     });
   });
 }

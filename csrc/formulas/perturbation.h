@@ -18,12 +18,21 @@ template <class T> SK_FN T flip_sign(T x, T sign) {
 // Where |a| >= b, sum - a is exact, else sum - b is (Dekker's Fast2Sum), and rounding the other difference
 // cannot carry it past the number that it is compared with. So the two comparisons together decide exactly.
 template <class T> SK_FN T sum_rounded_down(T a, T b) {
+#if defined(__CUDA_ARCH__)
+  // A GPU has an instruction for it, in which a zero that is the sum of others gets the wrong sign: hence + 0.
+  if constexpr (sizeof(T) == 8) {
+    return __dadd_rd(a, b) + T(0);
+  } else {
+    return __fadd_rd(a, b) + T(0);
+  }
+#else
   using Bits = typename FloatBits<T>::Signed;
   const T sum = a + b;
   const Bits too_large = -Bits(sum - a > b) | -Bits(sum - b > a);
   // The next number towards -inf: bit patterns grow away from zero. A sum of zero is exact.
   const Bits unit = Bits(1) | (bit_cast<Bits>(sum) >> (8 * sizeof(T) - 1));
   return bit_cast<T>(Bits(bit_cast<Bits>(sum) - (too_large & unit)));
+#endif
 }
 
 template <class T> struct LinfStep {

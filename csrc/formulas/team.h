@@ -2,6 +2,7 @@
 // (cpu/team.h) or a block of a GPU's (cuda/team.cuh).
 //
 //   each(size, f)              calls f(at) for each element, each once; whoever does it does so in every pass
+//   each_downward(size, f)     as each(), but where downward is true, sums and products are rounded down
 //   sum<K>(size, f)            the K sums of what f(at) returns, a Terms<double, K>; every member has them
 //   products(size, d, v)       the sums of v v, d v and d d, where d and v are of T: within product_rounding<T>() of that of
 //                              their absolute terms, if none underflows
