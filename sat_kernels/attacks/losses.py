@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..ops import attack_loss
+from ..ops import attack_loss, attack_loss_and_grad
 
 # Those of ops.attack_loss that need logits and labels alone.
 LOSSES = ("ce", "odds", "cw", "dlr")
@@ -19,4 +19,18 @@ def resolve(loss, exact: bool) -> Callable[[Tensor, Tensor], Tensor]:
         raise ValueError(f"loss={loss!r}: expected one of {', '.join(map(repr, LOSSES))} or a callable (logits, y)")
     if loss == "ce" and exact:
         return lambda logits, y: F.cross_entropy(logits, y, reduction="none")
-    return lambda logits, y: attack_loss(logits, y, loss).loss
+    return KernelLoss(loss)
+
+
+class KernelLoss:
+    """One of :func:`sat_kernels.ops.attack_loss`, whose gradient at the logits needs no autograd."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
+        return attack_loss(logits, y, self.name).loss
+
+    def gradient(self, logits: Tensor, y: Tensor) -> Tensor:
+        """That of the sum over the batch."""
+        return attack_loss_and_grad(logits, y, self.name).grad

@@ -10,7 +10,7 @@ from ..ops import keep_best_, pgd_step_, random_start
 from . import published
 from .arguments import check_call, check_settings
 from .isolation import isolated
-from .losses import resolve
+from .losses import KernelLoss, resolve
 
 _GOLDEN = 0x9E3779B97F4A7C15
 
@@ -166,13 +166,22 @@ class PGD:
     def _gradient(self, x_adv: Tensor, y: Tensor) -> Tensor:
         x_adv = x_adv.detach().requires_grad_()
         with torch.enable_grad():
-            losses = self._losses(self._logits(x_adv), y)
-            # Summed, so that a sample's gradient does not shrink (and underflow) as the batch grows.
-            total = losses.sum() if self.feasible else losses.mean()
-            grad = torch.autograd.grad(total, x_adv, allow_unused=True)[0] if total.requires_grad else None
+            start, cotangent = self._objective(self._logits(x_adv), y)
+            # Views that were made in no_grad() claim to require a gradient, which is only true of leaves.
+            differentiable = start is x_adv or start.grad_fn is not None
+            grad = torch.autograd.grad(start, x_adv, cotangent, allow_unused=True)[0] if differentiable else None
         if grad is None:
             raise ValueError("model has no gradient at its input: expected a differentiable one, not in no_grad()")
         return grad
+
+    def _objective(self, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Where backpropagation starts, and with what."""
+        if isinstance(self.loss, KernelLoss):  # 100 us less than through autograd
+            grad = self.loss.gradient(logits, y)
+            return logits, (-grad if self.targeted else grad)
+        losses = self._losses(logits, y)
+        # Summed, so that a sample's gradient does not shrink (and underflow) as the batch grows.
+        return (losses.sum() if self.feasible else losses.mean()), None
 
     def _logits(self, x: Tensor) -> Tensor:
         logits = self.model(x)

@@ -142,23 +142,28 @@ def _check_range(name: str, labels: Tensor, classes: int) -> None:
 class _Loss(Function):
     @staticmethod
     def forward(ctx, logits, clean_logits, y, targets, loss, beta):
-        wanted = ctx.needs_input_grad[:2]
-        *found, grad, clean_grad = _kernel(logits, y, targets, clean_logits, loss, beta, *wanted)
-        ctx.mark_non_differentiable(*found[1:])
+        wanted, clean_wanted = ctx.needs_input_grad[:2]
+        found = _kernel(logits, y, targets, clean_logits, loss, beta, wanted, clean_wanted)
+        outputs = found[:3]
+        ctx.mark_non_differentiable(*outputs[1:])
+        ctx.set_materialize_grads(False)  # for outputs that have none: 10 us
         ctx.save_for_backward(logits, clean_logits)
         # Nobody else has them, and torch knows so: saved, they would look like new tensors that it may add to.
-        ctx.grads = tuple(g if w else None for g, w in zip((grad, clean_grad), wanted, strict=True))
-        return tuple(found)
+        ctx.grads = found[3] if wanted else None, found[4] if clean_wanted else None
+        return outputs
 
     @staticmethod
     def backward(ctx, grad, *_):
-        found = [_scaled(g, grad) if w else None for g, w in zip(ctx.grads, ctx.needs_input_grad[:2], strict=True)]
+        rows, clean_rows = ctx.grads
+        found = _scaled(rows, grad), _scaled(clean_rows, grad)
         if torch.is_grad_enabled():
-            found = [None if g is None else _Once.apply(g, grad, *ctx.saved_tensors) for g in found]
+            found = (None if g is None else _Once.apply(g, grad, *ctx.saved_tensors) for g in found)
         return *found, None, None, None, None
 
 
-def _scaled(rows: Tensor, factors: Tensor) -> Tensor:
+def _scaled(rows: Tensor | None, factors: Tensor) -> Tensor | None:
+    if rows is None:
+        return None
     # What summing the losses gives; on a GPU, looking would wait for it.
     if factors.is_cpu and factors.stride() == (0,) and factors[0].item() == 1:
         return rows
