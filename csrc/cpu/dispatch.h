@@ -14,9 +14,17 @@ inline std::string_view setting(const char* variable) {
   return found == nullptr ? "" : found;
 }
 
+// Defines name(), a table of kernels: of those of the same name in the namespaces of the instruction sets, the best for this
+// machine. SAT_KERNELS_CPU_CAPABILITY=baseline or avx2 asks for less than it has, so that it can be tested.
 #if defined(__x86_64__)
-// One of the tables of kernels. SAT_KERNELS_CPU_CAPABILITY=baseline or avx2 asks for less than the machine has, so that
-// it can be tested.
+#define SK_FOR_THIS_MACHINE(Table, name)                                                             \
+  namespace baseline { const Table& name(); }                                                        \
+  namespace avx2 { const Table& name(); }                                                            \
+  namespace avx512 { const Table& name(); }                                                          \
+  const Table& name() {                                                                              \
+    static const Table& best = for_this_machine(&baseline::name, &avx2::name, &avx512::name);        \
+    return best;                                                                                     \
+  }
 template <class Table> const Table& for_this_machine(const Table& (*baseline)(), const Table& (*avx2)(), const Table& (*avx512)()) {
   const std::string_view wanted = setting("SAT_KERNELS_CPU_CAPABILITY");
   if (wanted == "baseline") return baseline();
@@ -26,6 +34,10 @@ template <class Table> const Table& for_this_machine(const Table& (*baseline)(),
   }
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? avx2() : baseline();
 }
+#else
+#define SK_FOR_THIS_MACHINE(Table, name)      \
+  namespace baseline { const Table& name(); } \
+  const Table& name() { return baseline::name(); }
 #endif
 
 // Triton's interpreter takes CPU tensors, whose kernels are then registered from Python.

@@ -6,24 +6,7 @@
 
 namespace sat_kernels::cpu {
 
-namespace baseline {
-const Kernels& kernels();
-}
-namespace avx2 {
-const Kernels& kernels();
-}
-namespace avx512 {
-const Kernels& kernels();
-}
-
-const Kernels& kernels() {
-#if defined(__x86_64__)
-  static const Kernels& best = for_this_machine(&baseline::kernels, &avx2::kernels, &avx512::kernels);
-  return best;
-#else
-  return baseline::kernels();
-#endif
-}
+SK_FOR_THIS_MACHINE(Kernels, kernels)
 
 namespace {
 

@@ -1,9 +1,11 @@
 // The direction in which sums and products are rounded.
 #pragma once
 
+#if !defined(__x86_64__)
 #include <cfenv>
+#endif
 
-namespace sat_kernels::cpu {
+namespace sat_kernels::cpu::SK_TARGET {
 
 // Down, in this thread, while it lives. The compiler takes it that nothing is ever rounded but to nearest, so what is
 // to be rounded down has to come from memory and go there, which it does not move past the statements below.
@@ -31,4 +33,4 @@ class RoundingDown {
   RoundingDown& operator=(const RoundingDown&) = delete;
 };
 
-}  // namespace sat_kernels::cpu
+}  // namespace sat_kernels::cpu::SK_TARGET

@@ -161,8 +161,8 @@ class _Loss(Function):
         return *found, None, None, None, None
 
 
-def _scaled(rows: Tensor | None, factors: Tensor) -> Tensor | None:
-    if rows is None:
+def _scaled(rows: Tensor | None, factors: Tensor | None) -> Tensor | None:
+    if rows is None or factors is None:
         return None
     # What summing the losses gives; on a GPU, looking would wait for it.
     if factors.is_cpu and factors.stride() == (0,) and factors[0].item() == 1:

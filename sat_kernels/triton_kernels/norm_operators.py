@@ -1,4 +1,4 @@
-"""The steps that need sums over a sample, as csrc/norm_operators.h has them."""
+"""The steps that need sums over a sample, as csrc/step_operators.h has them."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""The steps' operators, as csrc/step_operators.h and csrc/linf_operators.h have them: checks, layouts, launches."""
+"""The steps' operators, as csrc/step_operators.h has them: checks, layouts, launches."""
 
 import torch
 import triton
