@@ -14,7 +14,7 @@ constexpr int kRowThreads = 512;
 constexpr int held(LossFamily family) { return family == LossFamily::divergence ? 4 : 8; }
 
 template <LossFamily family, class S, int Slots>
-__global__ void __launch_bounds__(kRowThreads) losses(LossJob job, char* room, int64_t bytes) {
+__global__ void __launch_bounds__(kRowThreads, 1) losses(LossJob job, char* room, int64_t bytes) {
   for (int64_t row = blockIdx.x; row < job.rows; row += gridDim.x) {
     row_loss<family, S>(Team<Slots>(room + blockIdx.x * bytes), job, row);
   }

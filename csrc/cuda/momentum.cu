@@ -6,8 +6,9 @@
 
 namespace sat_kernels::cuda {
 
+// In double, 32 registers are too few on sm_100.
 template <class T, class G>
-__global__ void __launch_bounds__(kMostThreads) momentum_step(const OptionsJob all) {
+__global__ void __launch_bounds__(kMostThreads, sizeof(T) == 8 ? 1 : 2) momentum_step(const OptionsJob all) {
   const AttackStep& job = all.step;
   const int64_t sample = blockIdx.x, begin = sample * job.sample_size, size = job.sample_size;
   if (Options<T>::skips(job, sample)) return;

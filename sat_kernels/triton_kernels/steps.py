@@ -106,6 +106,8 @@ class PreparedStep:
         for name, t in (("mean", self.mean), ("std", self.deviation)):
             if t is not None:
                 self._check_vector(name, t, self.all_channels, torch.float32)
+        if self.empty:
+            return
         strides = self._strides(out)
         # A copy has what samples keep that are not active.
         self.out = self._written_through(out if strides else laid_out_as(self.target, out), out)
