@@ -1,5 +1,5 @@
-"""Losses with their gradient, of rows of 1,000 classes, as an attack takes them: from the output of a model (of one view)
-to its input; all threads.
+"""Losses with their gradient, of rows of 1,000 classes, as an attack takes them, all threads: from the output of a
+model, which is one view, to its input.
 
 ``sat_kernels``: ``attack_loss_and_grad``, as in PGD; ``sat_kernels, autograd``: ``attack_loss``, as in training.
 

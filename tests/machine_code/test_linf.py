@@ -3,27 +3,15 @@
 import re
 
 import pytest
-from sass import compiled
-from toolkit import ROOT, cuobjdump, nvcc
+from sass import kernels_of
 
 pytestmark = pytest.mark.slow
+kernels = kernels_of("linf", "momentum")
 # (image, gradient, APGD): of every number type.
 GRADS = {
     "float": ("float", "__half", "__nv_bfloat16", "double"),
     "double": ("double", "float", "__half", "__nv_bfloat16"),
 }
-WIDTH = {"float": 4, "double": 8}
-
-
-@pytest.fixture(scope="module", params=[80, 90, 100], ids="sm_{}".format)
-def kernels(request, tmp_path_factory):
-    nvcc(), cuobjdump()
-    folder = tmp_path_factory.mktemp("cubin")
-    return [
-        kernel
-        for name in ("linf", "momentum")
-        for kernel in compiled(ROOT / "csrc" / "cuda" / f"{name}.cu", request.param, folder / f"{name}.cubin")
-    ]
 
 
 def test_linf(kernels):

@@ -1,16 +1,13 @@
 """The machine code of the losses, without a GPU."""
 
 import pytest
-from sass import compiled
-from toolkit import ROOT, cuobjdump
+from sass import kernels_of
 
 pytestmark = pytest.mark.slow
+kernels = kernels_of("losses")
 
 
-@pytest.mark.parametrize("architecture", [80, 90, 100])
-def test_kernels(architecture, tmp_path):
-    cuobjdump()
-    kernels = compiled(ROOT / "csrc" / "cuda" / "losses.cu", architecture, tmp_path / "losses.cubin")
+def test_losses(kernels):
     # Three families, four types, rows in registers or not.
     assert len(kernels) == 24
     for kernel in kernels:

@@ -1,22 +1,11 @@
 """The machine code that nvcc makes of the L2 and L1 steps."""
 
 import pytest
-from sass import compiled
-from toolkit import ROOT, cuobjdump, nvcc
+from sass import kernels_of
 
 pytestmark = pytest.mark.slow
+kernels = kernels_of("l2", "l1")
 GRADS = {"float": ("float", "__half", "__nv_bfloat16"), "double": ("double",)}
-
-
-@pytest.fixture(scope="module", params=[80, 90, 100], ids="sm_{}".format)
-def kernels(request, tmp_path_factory):
-    nvcc(), cuobjdump()
-    folder = tmp_path_factory.mktemp("cubin")
-    return [
-        kernel
-        for name in ("l2", "l1")
-        for kernel in compiled(ROOT / "csrc" / "cuda" / f"{name}.cu", request.param, folder / f"{name}.cubin")
-    ]
 
 
 def test_norms(kernels):
@@ -34,4 +23,5 @@ def test_norms(kernels):
         assert kernel.registers <= 64, f"{name} takes {kernel.registers} registers"
         assert kernel.local == 0, f"{name} has {kernel.local} bytes of local memory"
         # 16 bytes each: within the 128 KiB of a processor's instruction cache.
-        assert kernel.instructions <= 5000, f"{name} has {kernel.instructions} instructions"
+        limit = 6000 if name[1] == "double" else 5000
+        assert kernel.instructions <= limit, f"{name} has {kernel.instructions} instructions"

@@ -4,7 +4,8 @@ import collections
 import re
 from dataclasses import dataclass
 
-from toolkit import NVCC_FLAGS, cuobjdump, nvcc, run
+import pytest
+from toolkit import NVCC_FLAGS, ROOT, cuobjdump, nvcc, run
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,18 @@ def compiled(source, architecture: int, cubin, *flags) -> list[Kernel]:
     """The kernels of a source file."""
     run(nvcc(), *NVCC_FLAGS, *flags, f"-arch=sm_{architecture}", "-cubin", "-o", cubin, source)
     return kernels(cubin)
+
+
+def kernels_of(*names: str):
+    """A fixture: the kernels of these files of csrc/cuda, for each architecture."""
+
+    @pytest.fixture(scope="module", params=[80, 90, 100], ids="sm_{}".format)
+    def built(request, tmp_path_factory):
+        nvcc(), cuobjdump()
+        cubin = tmp_path_factory.mktemp("cubin") / "cubin"
+        return [k for n in names for k in compiled(ROOT / "csrc" / "cuda" / f"{n}.cu", request.param, cubin)]
+
+    return built
 
 
 def kernels(cubin) -> list[Kernel]:
