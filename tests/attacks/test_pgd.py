@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sat_kernels.attacks import FGSM, PGD
-from sat_kernels.ops import pgd_step_
+from sat_kernels.ops import attack_loss, pgd_step_
 from sat_kernels.testing import check_feasible
 
 
@@ -145,13 +145,14 @@ def test_seeds(net, batch):
 
 @pytest.mark.parametrize("feasible", [True, False])
 def test_memory_formats(net, batch, feasible):
-    x, y = batch
+    # In float64: layouts differ in rounding, which may turn the sign of a gradient that is almost 0.
+    net, x, y = net.double(), batch[0].double(), batch[1]
     expected = PGD(net, steps=3, restarts=2, feasible=feasible)(x, y)
     channels_last = x.to(memory_format=torch.channels_last)
     result = PGD(net, steps=3, restarts=2, feasible=feasible)(channels_last, y)
     assert result.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(result, expected, rtol=0, atol=1e-6)
-    wide = torch.zeros(6, 3, 8, 16)
+    wide = torch.zeros(6, 3, 8, 16, dtype=x.dtype)
     wide[..., ::2] = x
     assert torch.equal(PGD(net, steps=3, restarts=2, feasible=feasible)(wide[..., ::2], y), expected)
     same = x[:1].expand(6, -1, -1, -1)
@@ -200,6 +201,22 @@ def test_losses(net, batch):
     for bad, found in ((nn.CrossEntropyLoss(), r"returned \(\)"), (lambda logits, y: 1.0, "returned float")):
         with pytest.raises(ValueError, match=found):
             PGD(net, loss=bad)(x, y)
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize("loss", ["ce", "odds", "cw", "dlr"])
+def test_own_losses_are_those_of_attack_loss(net, batch, loss, targeted):
+    """Though they do not go by way of autograd."""
+    x, y = batch
+    same = PGD(net, loss=lambda logits, y: attack_loss(logits, y, loss).loss, steps=3, targeted=targeted)(x, y)
+    assert torch.equal(PGD(net, loss=loss, steps=3, targeted=targeted)(x, y), same)
+
+
+def test_logits_may_be_the_input(batch):
+    x, y = batch[0].flatten(1), batch[1]
+    x_adv = PGD(lambda x: x, 0.1, 0.1, 1, random_start=False)(x, y)
+    grad = (x.softmax(1) - torch.nn.functional.one_hot(y, x.shape[1])).sign()
+    torch.testing.assert_close(x_adv, (x + 0.1 * grad).clamp(0, 1))
 
 
 def test_a_samples_gradient_does_not_depend_on_its_batch():

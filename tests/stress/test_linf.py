@@ -2,25 +2,19 @@
 
 import itertools
 import math
-import os
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 
 import exact_steps
 import numpy as np
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from step_samples import GRADIENTS, PIXELS, bits
-from stress import cases
+from stress import INTERPRETED, cases, not_on_the_interpreter, run_interpreted
 
-from sat_kernels._extension import KERNELS
 from sat_kernels.ops import apgd_step_, momentum_step_, pgd_step_, project_
 from sat_kernels.testing import check_feasible
 
-INTERPRETED = KERNELS.get("cpu") == "triton"
 FLOATS = (torch.float32, torch.float64)
 # The interpreter rounds to bfloat16 towards zero, and knows no denormal ones.
 SHORT = (torch.float16,) if INTERPRETED else (torch.float16, torch.bfloat16)
@@ -241,7 +235,7 @@ def test_against_exact_arithmetic(case):
     check(case, by_package(case))
 
 
-@pytest.mark.skipif(INTERPRETED, reason="of the other kernels")
+@not_on_the_interpreter
 @given(case=steps(dense=True))
 @cases("emulated")
 def test_emulated(attack_steps, case):
@@ -275,10 +269,6 @@ def one_stride(x, out) -> bool:
     return all(b == places[0][2] * math.prod(n for _, n, _ in places[:i]) for i, (_, _, b) in enumerate(places))
 
 
-@pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")
+@not_on_the_interpreter
 def test_interpreted():
-    pytest.importorskip("triton")
-    environment = {**os.environ, "SAT_KERNELS_BACKEND": "triton", "TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-W", "ignore::RuntimeWarning", "-k", "exact", __file__]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-3000:]
+    run_interpreted(__file__, "exact")

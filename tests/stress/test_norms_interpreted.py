@@ -1,22 +1,16 @@
 """The L2 and L1 steps in Triton's interpreter on random cases: feasible in exact arithmetic, and near the CPU's."""
 
 import math
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from step_samples import GRADIENTS, PIXELS
-from stress import cases
+from stress import cases, not_on_the_interpreter, on_the_interpreter, run_interpreted
 
-from sat_kernels._extension import extension
 from sat_kernels.testing import check_feasible
 
-# Both are called: the operators are the CPU's.
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 BOXES = ((0.0, 1.0), (-1.0, 1.0), (0.125, 0.3125), (-math.inf, math.inf))
 RADII = (8 / 255, 0.5, 3.0, 0.1, 0.03, 1.7, 0.0, 1e-12, 1e-40, 1e30)
 STEPS = (0.1, -0.25, 2.0, 0.7, -3.0, 0.0, 1e-41, 1e30)
@@ -113,7 +107,7 @@ def check(name, arguments):
         torch.testing.assert_close(out, out_wanted, rtol=1e-5, atol=10 * scale + 1e-5, check_stride=False)
 
 
-@pytest.mark.skipif(not INTERPRETED, reason="of the Triton kernels")
+@on_the_interpreter
 @pytest.mark.parametrize("name", OPERATORS)
 @given(data=st.data())
 @cases("interpreted")
@@ -121,11 +115,6 @@ def test_against_the_cpu(name, data):
     check(name, data.draw(steps(name)))
 
 
-@pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")
-@pytest.mark.skipif(extension is None, reason="the extension is not built")
+@not_on_the_interpreter
 def test_interpreted():
-    pytest.importorskip("triton")
-    environment = {**os.environ, "SAT_KERNELS_BACKEND": "auto", "TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-W", "ignore::RuntimeWarning", "-k", "cpu", __file__]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-3000:]
+    run_interpreted(__file__, "cpu", backend="auto")  # both are called: the operators are the CPU's

@@ -5,7 +5,7 @@ import math
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from stress import cases
+from stress import INTERPRETED, cases, not_on_the_interpreter, run_interpreted
 
 from sat_kernels.ops import random_start
 from sat_kernels.testing import check_feasible
@@ -86,11 +86,17 @@ def check(x, lay_out, settings, poison):
 
 
 @given(starts())
-@cases("cpu")
+@cases("interpreted" if INTERPRETED else "cpu")
 def test_on_the_cpu(case):
     check(*case)
 
 
+@not_on_the_interpreter
+def test_interpreted():
+    run_interpreted(__file__, "cpu")
+
+
+@not_on_the_interpreter
 @given(starts())
 @cases("emulated")
 def test_emulated(starts_and_state, case):

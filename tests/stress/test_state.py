@@ -6,7 +6,7 @@ import apgd
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from stress import cases
+from stress import INTERPRETED, cases, not_on_the_interpreter, run_interpreted
 
 from sat_kernels.ops import keep_best_
 
@@ -38,11 +38,17 @@ def check(losses, fooled, norm, eps, shape, seed, lay_out, grad_dtype):
 
 
 @given(attacks(8))
-@cases("cpu")
+@cases("interpreted" if INTERPRETED else "cpu")
 def test_on_the_cpu(case):
     check(*case)
 
 
+@not_on_the_interpreter
+def test_interpreted():
+    run_interpreted(__file__, "cpu or best")
+
+
+@not_on_the_interpreter
 @given(attacks(12))
 @cases("emulated")
 def test_emulated(starts_and_state, case):
@@ -61,7 +67,7 @@ def best_of(points, losses, fooled):
 
 
 @given(attacks(8))
-@cases("cpu")
+@cases("interpreted" if INTERPRETED else "cpu")
 def test_keep_best(case):
     losses, fooled, _, _, shape, seed, lay_out, _ = case
     generator = torch.Generator().manual_seed(seed)

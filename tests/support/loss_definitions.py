@@ -1,5 +1,7 @@
 """The losses as their papers and reference codes write them, in float64 with autograd, and inputs that are hard."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -102,8 +104,9 @@ def check(name, found, logits, y, targets, clean):
         close(found.loss, loss, computed, 0)
         close(found.grad, grad, info.eps, rounded + info.tiny * info.eps)
     else:
-        # Differences of logits are rounded to so much.
-        size = computed * (1 + max(t.abs().max().item() for t in (logits, clean) if t is not None))
+        # Differences of logits are rounded to so much, as are logarithms of probabilities, log C where all are alike.
+        largest = max(t.abs().max().item() for t in (logits, clean) if t is not None)
+        size = computed * (1 + largest + math.log(logits.shape[1]))
         if name == "mart":
             # 1.0001 - p has an error of 2^-52, at a least of 1e-4.
             size = 6 * size + 1e-11
