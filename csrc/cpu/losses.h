@@ -15,7 +15,7 @@ template <LossFamily family, class T> void losses(const LossJob& job, int64_t be
   for (int64_t row = begin; row < end; ++row) loss_of_row<family, T>(Team(room), job, row);
 }
 
-// 16-bit rows by way of float ones: compiled for themselves, they took twice as long as all float steps together.
+// 16-bit rows by way of float ones, so that the algorithms are not compiled for them, too.
 template <LossFamily family, class S> void losses_by_float(const LossJob& job, int64_t begin, int64_t end, void* room) {
   const int64_t classes = job.classes;
   Team team(room);

@@ -48,7 +48,7 @@ SK_FN void each_sample(const AttackStep& job, int64_t begin, int64_t end, const 
   }
 }
 
-// The steps of a sample. Each is compiled once for T, and not for every type of gradients: that took half a minute.
+// The steps of a sample. Each is compiled once for T, and not for every type of gradients.
 template <class T, class Gradient>
 [[gnu::noinline]] void l2_sample(Team team, T* x_adv, Gradient gradient, const T* x, int64_t size, T alpha, Ball<T> ball) {
   l2_step(team, x_adv, gradient, x, size, alpha, ball);

@@ -64,30 +64,21 @@ class Team {
         return Terms<T, 3>{{along * along, far * along, far * far}};
       });
     } else {
-      float far[Products::kBlock], along[Products::kBlock];
-      const auto keep = [&](int64_t start, int64_t n, const auto& f, float* values) SK_INLINE_LAMBDA {
-        SK_INDEPENDENT
-        for (int32_t i = 0; i < n; ++i) values[i] = f(At{start, i});
-      };
-      const auto kept = [](const float* values) SK_INLINE_LAMBDA {
-        return [values](int i) SK_INLINE_LAMBDA { return read(values, Eight{i}); };
-      };
       Products products;
       int64_t start = 0;
       for (; start + Products::kBlock <= size; start += Products::kBlock) {
-        const auto d_at = [&](int i) SK_INLINE_LAMBDA { return d(Eight{start + i}); };
-        if constexpr (requires { v(Eight{}); }) {
-          products.add(d_at, [&](int i) SK_INLINE_LAMBDA { return v(Eight{start + i}); });
-        } else {
-          keep(start, Products::kBlock, v, along);
-          products.add(d_at, kept(along));
-        }
+        products.add([&](int i) SK_INLINE_LAMBDA { return d(Eight{start + i}); },
+                     [&](int i) SK_INLINE_LAMBDA { return v(Eight{start + i}); });
       }
       if (start < size) {
-        for (int i = 0; i < Products::kBlock; ++i) far[i] = along[i] = 0;
-        keep(start, size - start, d, far);
-        keep(start, size - start, v, along);
-        products.add(kept(far), kept(along));
+        float far[Products::kBlock] = {}, along[Products::kBlock] = {};
+        SK_INDEPENDENT
+        for (int32_t i = 0; i < int32_t(size - start); ++i) {
+          far[i] = d(At{start, i});
+          along[i] = v(At{start, i});
+        }
+        products.add([&](int i) SK_INLINE_LAMBDA { return read(far, Eight{i}); },
+                     [&](int i) SK_INLINE_LAMBDA { return read(along, Eight{i}); });
       }
       return products.sums();
     }
