@@ -22,7 +22,7 @@ SOURCES := pyproject.toml setup.py $(shell find csrc sat_kernels -type f -not -n
 help:
 	@echo "make demo             train ReLU and smooth networks adversarially on real digits; table and plot in $(DEMO)"
 	@echo "make test             the test suite"
-	@echo "make stress           the perturbation operators on many random cases: hours"
+	@echo "make stress           the perturbation operators on 10,000 random cases each: half an hour"
 	@echo "make test-cuda-build  without a GPU: the CUDA build, and one binary under several releases of torch; needs nvcc,"
 	@echo "                      downloads 8 GB"
 	@echo "make bench            benchmarks against PyTorch, with ratios"

@@ -11,7 +11,8 @@ from stress import cases, not_on_the_interpreter, on_the_interpreter, run_interp
 
 from sat_kernels.testing import check_feasible
 
-BOXES = ((0.0, 1.0), (-1.0, 1.0), (0.125, 0.3125), (-math.inf, math.inf))
+# With pixels to 255, rounding them to nearest would leave the ball.
+BOXES = ((0.0, 1.0), (-1.0, 1.0), (0.125, 0.3125), (0.0, 255.0), (0.0, 255.0), (-math.inf, math.inf))
 RADII = (8 / 255, 0.5, 3.0, 0.1, 0.03, 1.7, 0.0, 1e-12, 1e-40, 1e30)
 STEPS = (0.1, -0.25, 2.0, 0.7, -3.0, 0.0, 1e-41, 1e30)
 OPERATORS = ("pgd_step_l2_", "pgd_step_l1_", "apgd_step_l2_", "apgd_step_l1_")
@@ -98,8 +99,9 @@ def check(name, arguments):
     assert report.violations == 0, report
     wanted, before_wanted, out_wanted = written(name, arguments, getattr(torch.ops.sat_kernels, name))
     single = x.dtype == torch.float32
-    # An L1 projection may stop 8 roundings of eps short.
+    # An L1 projection may stop 8 roundings of eps short, and pixels be a unit apart.
     scale = (radii.clamp(max=1e3).max().item() + 10.0) * (1e-6 if single else 1e-13)
+    scale += x.nan_to_num().abs().max().item() * torch.finfo(x.dtype).eps
     torch.testing.assert_close(found, wanted, rtol=0, atol=scale, check_stride=False)
     if before is not None:
         torch.testing.assert_close(before, before_wanted, rtol=0, atol=0, check_stride=False)
@@ -113,6 +115,21 @@ def check(name, arguments):
 @cases("interpreted")
 def test_against_the_cpu(name, data):
     check(name, data.draw(steps(name)))
+
+
+@on_the_interpreter
+@pytest.mark.parametrize("name", ["pgd_step_l2_", "pgd_step_l1_"])
+def test_what_is_inside_stays_as_on_the_cpu(name):
+    """Though x + (x_adv - x) is not x_adv where the difference is rounded."""
+    from sat_kernels.triton_kernels import norm_operators
+
+    torch.manual_seed(0)
+    x, x_adv = torch.rand(2, 300) * 0.01, torch.rand(2, 300)
+    assert not torch.equal(x + (x_adv - x), x_adv)
+    found = x_adv.clone()
+    top_k = (1, None) if name == "pgd_step_l1_" else ()
+    getattr(norm_operators, name)(found, None, x, 1e3, 0.0, None, None, 0.0, 1.0, *[None] * 5, *top_k)
+    assert torch.equal(found, x_adv)
 
 
 @not_on_the_interpreter
