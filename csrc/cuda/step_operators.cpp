@@ -17,16 +17,15 @@ struct Cuda {
     const int64_t bytes = l1_room(step.job, dtype_of(step.target()));
     Tensor room;
     if (bytes > 0) room = torch::stable::new_empty(step.target(), {bytes / 8}, ScalarType::Double);
-    run(&cuda::l1, step, bytes > 0 ? room.mutable_data_ptr() : nullptr);
+    void* memory = bytes > 0 ? room.mutable_data_ptr() : nullptr;
+    run([=](const AttackStep& job, DType x, DType grad, cudaStream_t s) { cuda::l1(job, x, grad, memory, s); }, step);
   }
 
  private:
-  template <class... Room>
-  static void run(void (*kernel)(const AttackStep&, DType, DType, Room..., cudaStream_t), const PreparedStep& step,
-                  Room... room) {
+  template <class Kernel> static void run(const Kernel& kernel, const PreparedStep& step) {
     check_sample_size(step.job);
     const On on(step.target());
-    kernel(step.job, dtype_of(step.target()), step.grad, room..., on.stream);
+    kernel(step.job, dtype_of(step.target()), step.grad, on.stream);
     check(cudaGetLastError(), "kernel launch");
   }
 };
