@@ -50,9 +50,13 @@ def check(attack_steps, function, tensors, **settings):
     x, size = tensors["x"], found[0].numel()
     eps = torch.as_tensor(tensors["eps"], dtype=x.dtype).double().expand(len(x), 1)
     # 16 roundings of the radius; of double, whose sums are rounded as it is, one for each element. And x + delta's.
-    # What L1 reduces all moves by is rounded as they are.
-    u = torch.finfo(x.dtype).eps
+    # What L1 reduces all moves by is rounded as they are. Least numbers, as many as l2_scale() allows for.
+    u, least = torch.finfo(x.dtype).eps, torch.finfo(x.dtype).smallest_normal * torch.finfo(x.dtype).eps
     scale = (16 + size * (x.dtype == torch.float64)) * u * eps + 2 * u * expected["x_adv"].flatten(1).double().abs()
+    scale += (4 + 4 * size**0.5) * least
+    if function == "apgd_l2":  # pixels are rounded on the way, which the length feels
+        moved = (expected["x_adv"] - x).flatten(1).double().abs().nan_to_num()
+        scale += 4 * u * x.flatten(1).double().norm(dim=1, keepdim=True) * moved / eps.clamp(min=least)
     if "l1" in function:
         far = (tensors["x_adv"] - x).flatten(1).double().abs().nan_to_num(posinf=0).amax(1, keepdim=True)
         scale += 4 * u * (far + torch.as_tensor(tensors["alpha"], dtype=torch.float64).abs())
