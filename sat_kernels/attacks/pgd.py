@@ -176,7 +176,7 @@ class PGD:
 
     def _objective(self, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
         """Where backpropagation starts, and with what."""
-        if isinstance(self.loss, KernelLoss):  # 100 us less than through autograd
+        if isinstance(self.loss, KernelLoss) and self.feasible:  # 100 us less than through autograd
             grad = self.loss.gradient(logits, y)
             return logits, (-grad if self.targeted else grad)
         losses = self._losses(logits, y)
