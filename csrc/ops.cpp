@@ -71,4 +71,27 @@ STABLE_TORCH_LIBRARY(sat_kernels, m) {
       "Tensor(f!) best_loss, Tensor(g!) previous_loss, Tensor(h!) checkpoint_loss, Tensor(i!) step_size, "
       "Tensor(j!) rises, Tensor(k!) reduced, Tensor(l!) success, Tensor(m!)? top_k, Tensor(n!)? sparsity, "
       "Tensor largest_step, Tensor loss, Tensor fooled, Tensor? x, int checkpoint, int few_rises) -> ()");
+
+  // f, by its name and the numbers it is made from: numbers, or, where they are learnable, tensors.
+#define SK_F "str activation, float a, float b, Tensor? a_of, Tensor? b_of"
+  // f(z + delta); grad f'(z + delta); and a step of delta along that, which is written to grad_z if it is there. See
+  // latent_operators.h.
+  m.def("act_perturbed(Tensor z, Tensor delta, " SK_F ") -> Tensor");
+  m.def("act_perturbed_backward(Tensor grad, Tensor z, Tensor delta, " SK_F ") -> Tensor");
+#define SK_LATENT                                                                                                   \
+  "(Tensor grad, Tensor z, Tensor(a!) delta, " SK_F ", float eps, float alpha, Tensor? eps_of, Tensor? alpha_of, " \
+  "float lo, float hi, Tensor? lo_of, Tensor? hi_of, Tensor(b!)? grad_z) -> ()"
+  m.def("act_backward_pgd_step_linf_" SK_LATENT);
+  m.def("act_backward_pgd_step_l2_" SK_LATENT);
+#undef SK_LATENT
+  // f(z) and, if it is to be kept, z = conv2d(x - mean, weight) + bias, where padding adds zeros to x - mean. dtype: of the
+  // results, as DType numbers them. And `steps` Linf steps from x_adv, where grad is that of the loss at f(z). See
+  // conv_act_operators.h.
+#define SK_CONV "Tensor weight, Tensor? bias, Tensor? mean, int stride, int padding, " SK_F
+  m.def("conv_act(Tensor x, " SK_CONV ", int dtype, bool keep_z) -> (Tensor, Tensor)");
+  m.def(
+      "conv_act_backward_pgd_step_(Tensor grad, Tensor(a!) x_adv, Tensor x, Tensor? z, " SK_CONV
+      ", float eps, float alpha, Tensor? eps_of, Tensor? alpha_of, float clip_min, float clip_max, int steps) -> ()");
+#undef SK_CONV
+#undef SK_F
 }

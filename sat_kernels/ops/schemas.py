@@ -42,12 +42,29 @@ STARTS_AND_STATE = (
     "Tensor largest_step, Tensor loss, Tensor fooled, Tensor? x, int checkpoint, int few_rises) -> ()",
 )
 
+_F = "str activation, float a, float b, Tensor? a_of, Tensor? b_of"
+_LATENT = (
+    f"(Tensor grad, Tensor z, Tensor(a!) delta, {_F}, float eps, float alpha, Tensor? eps_of, Tensor? alpha_of, "
+    "float lo, float hi, Tensor? lo_of, Tensor? hi_of, Tensor(b!)? grad_z) -> ()"
+)
+_CONV = f"Tensor weight, Tensor? bias, Tensor? mean, int stride, int padding, {_F}"
+FUSED = (
+    f"act_perturbed(Tensor z, Tensor delta, {_F}) -> Tensor",
+    f"act_perturbed_backward(Tensor grad, Tensor z, Tensor delta, {_F}) -> Tensor",
+    f"act_backward_pgd_step_linf_{_LATENT}",
+    f"act_backward_pgd_step_l2_{_LATENT}",
+    f"conv_act(Tensor x, {_CONV}, int dtype, bool keep_z) -> (Tensor, Tensor)",
+    f"conv_act_backward_pgd_step_(Tensor grad, Tensor(a!) x_adv, Tensor x, Tensor? z, {_CONV}, float eps, "
+    "float alpha, Tensor? eps_of, Tensor? alpha_of, float clip_min, float clip_max, int steps) -> ()",
+)
+
 
 def schemas() -> list[str]:
     return [schema for row in ACTIVATIONS.values() for schema in _of_activation(row)] + [
         *STEPS,
         *LOSSES,
         *STARTS_AND_STATE,
+        *FUSED,
     ]
 
 
