@@ -1,14 +1,9 @@
 // What the raw operators of all steps have in common: from their arguments to the job of a kernel.
 #pragma once
 
-#include <optional>
-
-#include "steps.h"
-#include "tensors.h"
+#include "samples.h"
 
 namespace sat_kernels {
-
-using OptionalTensor = std::optional<Tensor>;
 
 // What every step is given. eps, alpha: used where there is no eps_of, alpha_of, tensors of (B or 1, C or 1) numbers
 // (C: dimension 1 of x_adv, or 1 if there is none) in x_adv's dtype, any strides. mask: of x_adv's shape. active: (B,).
@@ -37,9 +32,9 @@ class PreparedStep {
     check_like("x", given.x, "x_adv", x_adv);
     STD_TORCH_CHECK(given.x.scalar_type() == x_adv.scalar_type(), "x differs in dtype from x_adv: expected the same");
     target_ = dense(x_adv);
-    const int64_t dims = x_adv.sizes().size(), size = x_adv.numel();
-    samples_ = dims > 0 ? x_adv.sizes()[0] : 1;
-    channels_ = dims > 1 ? x_adv.sizes()[1] : 1;
+    const int64_t size = x_adv.numel();
+    samples_ = samples_of(x_adv);
+    channels_ = channels_of(x_adv);
     if (size > 0) as_a_batch ? lay_out_samples(given.out.has_value()) : lay_out_as_one();
     job.lowest = given.clip_min;
     job.highest = given.clip_max;
@@ -73,14 +68,8 @@ class PreparedStep {
 
   // One number for all, or one per sample or channel.
   Size size_of(const char* name, double number, const OptionalTensor& of, ScalarType dtype) {
-    if (!of) return {number, nullptr, 0, 0};
-    const auto sizes = of->sizes(), strides = of->strides();
-    STD_TORCH_CHECK(sizes.size() == 2 && (sizes[0] == 1 || sizes[0] == samples_) &&
-                        (sizes[1] == 1 || sizes[1] == channels_) && of->scalar_type() == dtype &&
-                        of->device() == x_adv_.device(),
-                    name, ": expected (samples or 1, channels or 1) numbers of the right dtype on x_adv's device");
-    kept_.push_back(*of);
-    return {0, of->const_data_ptr(), sizes[0] == 1 ? 0 : strides[0], sizes[1] == 1 ? 0 : strides[1]};
+    if (of) kept_.push_back(*of);
+    return size_for(x_adv_, name, number, of, dtype);
   }
 
   // The memory of a tensor like x_adv, which the kernel changes, too.
@@ -106,17 +95,12 @@ class PreparedStep {
     job.sample_size = job.inner = target_.numel();
   }
 
-  // channels_outside: they come before all other dimensions of a sample, or after.
   void lay_out_samples(bool channels_outside) {
-    const int64_t sample_size = target_.numel() / samples_;
-    const bool apart = samples_ == 1 || target_.strides()[0] == sample_size;
-    const int64_t inner = channels_ > 1 ? target_.strides()[1] : 1;
-    const bool outside = inner == 1 || inner == sample_size / channels_;
-    if (!apart || (channels_outside && !outside)) target_ = torch::stable::contiguous(target_);
-    job.samples = samples_;
-    job.sample_size = sample_size;
-    job.channels = channels_;
-    job.inner = channels_ > 1 ? target_.strides()[1] : sample_size;
+    const SampleLayout layout = sat_kernels::lay_out_samples(target_, channels_outside);
+    job.samples = layout.samples;
+    job.sample_size = layout.sample_size;
+    job.channels = layout.channels;
+    job.inner = layout.inner;
   }
 
   void check_vector(const char* name, const Tensor& t, int64_t size, ScalarType dtype) {

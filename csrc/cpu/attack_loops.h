@@ -2,6 +2,8 @@
 #pragma once
 
 #include "attacks.h"
+#include "conv_act.h"
+#include "latent.h"
 #include "linf.h"
 #include "losses.h"
 #include "starts.h"
@@ -18,6 +20,8 @@ const AttackKernels& attack_kernels() {
     k.losses = loss_kernels();
     k.starts = start_kernels();
     k.state = state_kernels();
+    k.latent = latent_kernels();
+    k.conv = {&conv_forward, &conv_step};
     return k;
   }();
   return kernels;

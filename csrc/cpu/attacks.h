@@ -3,6 +3,7 @@
 
 #include <cstddef>
 
+#include "../conv_act.h"
 #include "../losses.h"
 #include "../starts.h"
 #include "../state.h"
@@ -42,11 +43,27 @@ struct StateKernels {
   void (*apgd_update[2][3])(const ApgdUpdate&, int64_t begin, int64_t end);  // and [gradients of 2, 4, 8 bytes]
 };
 
+// Elements [begin, end) of all; of l2, samples, and room for 8 bytes for each element of one.
+struct LatentKernels {
+  void (*forward[int(DType::count)])(const LatentJob&, int64_t begin, int64_t end);  // [dtype of z]
+  void (*backward[int(DType::count)])(const LatentJob&, int64_t begin, int64_t end);
+  void (*linf[int(DType::count)])(const LatentJob&, int64_t begin, int64_t end);
+  void (*l2[int(DType::count)])(const LatentJob&, int64_t begin, int64_t end, void* room);
+};
+
+// Samples [begin, end). room: see conv_room.h.
+struct ConvKernels {
+  void (*forward)(const ConvForward&, int64_t begin, int64_t end, void* room);
+  void (*step)(const ConvStep&, int64_t begin, int64_t end, void* room);
+};
+
 struct AttackKernels {
   StepKernels steps;
   LossKernels losses;
   StartKernels starts;
   StateKernels state;
+  LatentKernels latent;
+  ConvKernels conv;
 };
 
 // Those for this machine.

@@ -12,8 +12,8 @@ namespace sat_kernels::cpu::SK_TARGET {
 constexpr int64_t kSpread = 512;
 
 // of(channel) for each of the elements [begin, begin + size).
-template <class T, class Of>
-SK_FN void spread_channels(const AttackStep& job, int64_t begin, int64_t size, T* to, const Of& of) {
+template <class T, class Job, class Of>
+SK_FN void spread_channels(const Job& job, int64_t begin, int64_t size, T* to, const Of& of) {
   visit_channels(job, begin, size, [&](int64_t offset, int64_t channel, int64_t n) {
     if (job.inner == 1) {
       for (int64_t i = 0; i < n; ++i) to[offset + i] = of(channel + i);
@@ -25,8 +25,8 @@ SK_FN void spread_channels(const AttackStep& job, int64_t begin, int64_t size, T
 }
 
 // The size at each of the elements [begin, begin + size), which are in one sample.
-template <class T>
-SK_FN void spread(const AttackStep& job, const Size& size, int64_t sample, int64_t begin, int64_t n, T* to) {
+template <class T, class Job>
+SK_FN void spread(const Job& job, const Size& size, int64_t sample, int64_t begin, int64_t n, T* to) {
   const T* of = static_cast<const T*>(size.of);
   if (of == nullptr || size.per_channel == 0) {
     const T number = of == nullptr ? T(size.number) : of[sample * size.per_sample];

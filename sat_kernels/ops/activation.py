@@ -91,7 +91,8 @@ def _activate_learnable(row: Activation, input: Tensor, values: tuple) -> Tensor
             and value.is_cpu == on_cpu
             and value.get_device() == number
         ):
-            values = [_as_tensor(row, p, value, input) for p, value in zip(row.parameters, values, strict=True)]
+            pairs = zip(row.parameters, values, strict=True)
+            values = [_as_tensor(row, p, value, input, input.shape) for p, value in pairs]
             if fused := fused and all(type(value) in _TYPES for value in values):
                 values = _as_kernels_take(values, dtype)
             break
@@ -110,7 +111,7 @@ def _check_writable(input: Tensor) -> None:
         raise RuntimeError("input is an inference tensor, which is not to be changed outside of inference mode")
 
 
-def _as_tensor(row: Activation, parameter: Parameter, value, input: Tensor) -> Tensor:
+def _as_tensor(row: Activation, parameter: Parameter, value, input: Tensor, shape: tuple) -> Tensor:
     name = parameter.name
     if not isinstance(value, Tensor):
         row.check(parameter, value)
@@ -118,14 +119,35 @@ def _as_tensor(row: Activation, parameter: Parameter, value, input: Tensor) -> T
         return torch.full((1,), value, dtype=dtype, device=input.device)
     if not value.is_floating_point():
         raise TypeError(f"{name} is {value.dtype}: expected a number or a floating tensor")
-    if value.numel() != 1 and (value.ndim != 1 or input.ndim < 2 or value.shape[0] != input.shape[1]):
+    if value.numel() != 1 and (value.ndim != 1 or len(shape) < 2 or value.shape[0] != shape[1]):
         raise ValueError(
             f"{name} has shape {tuple(value.shape)}: expected a number, a tensor of one element, or one element for "
-            f"each of the input's channels (dimension 1 of {tuple(input.shape)})"
+            f"each of the input's channels (dimension 1 of {tuple(shape)})"
         )
     if value.device != input.device:
         raise ValueError(f"{name} is on {value.device}: expected the input's device, {input.device}")
     return value
+
+
+def as_kernel_numbers(row: Activation, values: tuple, input: Tensor, shape: tuple | None = None) -> tuple:
+    """``row``'s numbers as kernels take them: floats, or, where they are learnable, tensors.
+
+    ``input``: a tensor of the dtype and device. ``shape``: of what the activation is taken of, if not input's.
+
+    Raises:
+        TypeError, ValueError: a number is not what ``row`` expects.
+    """
+    if len(values) != len(row.parameters):
+        names = ", ".join(p.name for p in row.parameters) or "none"
+        raise ValueError(f"{row.name} is given {len(values)} numbers: expected {len(row.parameters)} ({names})")
+    pairs = list(zip(row.parameters, values, strict=True))
+    if row.learnable:
+        dtype = torch.float64 if input.dtype is torch.float64 else torch.float32
+        shape = input.shape if shape is None else shape
+        return tuple(_as_kernels_take([_as_tensor(row, p, value, input, shape) for p, value in pairs], dtype))
+    for parameter, value in pairs:
+        row.check(parameter, value)
+    return tuple(float(value) for value in values)
 
 
 def _as_kernels_take(parameters: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
@@ -177,7 +199,7 @@ def _fixed_function(row: Activation, kernels: _Kernels) -> type[Function]:
             (input,) = ctx.saved_tensors
             if not _is_grad_enabled() and has_kernel(grad):
                 return kernels.backward(grad, input, *ctx.numbers), *nothing
-            return _input_gradient(row, grad, input, ctx.numbers), *nothing
+            return input_gradient(row, grad, input, ctx.numbers), *nothing
 
     return Fixed
 
@@ -201,12 +223,12 @@ def _learnable_function(row: Activation, kernels: _Kernels) -> type[Function]:
                 return tuple(_plain_gradients(row.plain, (input, *parameters), ctx.needs_input_grad, grad))
             if fused:
                 return kernels.backward(grad, input, *parameters), *nothing
-            return _input_gradient(row, grad, input, parameters), *nothing
+            return input_gradient(row, grad, input, parameters), *nothing
 
     return Learnable
 
 
-def _input_gradient(row: Activation, grad: Tensor, input: Tensor, numbers: tuple) -> Tensor:
+def input_gradient(row: Activation, grad: Tensor, input: Tensor, numbers: tuple) -> Tensor:
     """grad * f'(input), differentiable where grad mode is on."""
     # A batch of gradients goes through the kernels one by one, but without a graph.
     if not has_kernel(grad) or (_is_grad_enabled() and _is_batched(grad)):

@@ -26,6 +26,11 @@ def register() -> None:
     _register("random_start", lambda x, *rest: torch.empty_like(x))
     _register("keep_best_", lambda best, *rest: None)
     _register("apgd_update_", lambda x_adv, *rest: None)
+    _register("act_perturbed", lambda z, *rest: torch.empty_like(z))
+    _register("act_perturbed_backward", lambda grad, z, *rest: torch.empty_like(z))
+    for name in ("act_backward_pgd_step_linf_", "act_backward_pgd_step_l2_", "conv_act_backward_pgd_step_"):
+        _register(name, lambda *arguments: None)
+    _register("conv_act", _conv_act)
 
 
 def _attack_loss(logits, y, targets, clean_logits, loss, beta, grad, clean_grad):
@@ -34,6 +39,16 @@ def _attack_loss(logits, y, targets, clean_logits, loss, beta, grad, clean_grad)
     of_row, correct = (logits.new_empty(rows, dtype=dtype) for dtype in (computed, torch.bool))
     grads = (logits.new_empty(size if wanted else 0) for wanted in (grad, clean_grad))
     return of_row, correct, torch.empty_like(of_row), *grads
+
+
+def _conv_act(x, weight, bias, mean, stride, padding, activation, a, b, a_of, b_of, dtype, keep_z):
+    places = ((n + 2 * padding - k) // stride + 1 for n, k in zip(x.shape[2:], weight.shape[2:], strict=True))
+    in_channels_last = not x.is_contiguous() and x.stride(1) == 1
+    y = x.new_empty(
+        (x.shape[0], weight.shape[0], *places),
+        dtype=(torch.float32, torch.float64, torch.bfloat16, torch.float16)[dtype],
+    ).to(memory_format=torch.channels_last if in_channels_last else torch.contiguous_format)
+    return y, torch.empty_like(y) if keep_z else y.new_empty(0)
 
 
 def _register(name: str, fake) -> None:

@@ -19,17 +19,32 @@ def radius(name: str, value, x_adv: Tensor, norm: str) -> tuple[float, Tensor | 
         return round_down(found, x_adv.dtype), None
     if of.device.type == "cpu" and (of < 0).any():
         raise ValueError(f"{name} holds {of.min().item()}: expected numbers >= 0")
-    if of.dtype != x_adv.dtype:
-        rounded = of.to(x_adv.dtype)
-        down = torch.nextafter(rounded, torch.zeros_like(rounded))
-        of = torch.where(rounded.to(torch.float64) > of.to(torch.float64), down, rounded)
-    return 0.0, of
+    return 0.0, _rounded_down(of, x_adv.dtype)
+
+
+def _rounded_down(of: Tensor, dtype: torch.dtype) -> Tensor:
+    if of.dtype == dtype:
+        return of
+    rounded = of.to(dtype)
+    down = torch.nextafter(rounded, torch.full_like(rounded, -math.inf))
+    return torch.where(rounded.to(torch.float64) > of.to(torch.float64), down, rounded)
 
 
 def length(name: str, value, x_adv: Tensor, norm: str) -> tuple[float, Tensor | None]:
     """As :func:`radius`, rounded to nearest, of any sign."""
     found, of = step_size(name, value, x_adv, norm)
     return found, of if of is None else of.to(x_adv.dtype)
+
+
+def bound(name: str, value, x_adv: Tensor, upper: bool) -> tuple[float, Tensor | None]:
+    """As :func:`radius`, of any sign, also per channel; rounded down if it is an ``upper`` one, else up. None: none."""
+    if value is None:
+        return (math.inf if upper else -math.inf), None
+    sign = 1 if upper else -1
+    found, of = step_size(name, value, x_adv, "Linf")
+    if of is None:
+        return sign * round_down(sign * found, x_adv.dtype), None
+    return 0.0, sign * _rounded_down(sign * of, x_adv.dtype)
 
 
 def step_size(name: str, value, x_adv: Tensor, norm: str) -> tuple[float, Tensor | None]:
@@ -89,6 +104,14 @@ def round_down(value: float, dtype: torch.dtype) -> float:
     if rounded.item() > value:
         rounded = torch.nextafter(rounded, torch.tensor(-math.inf, dtype=dtype, device="cpu"))
     return rounded.item()
+
+
+def spread(number: float, of: Tensor | None, x_adv: Tensor) -> Tensor:
+    """In x_adv's dtype, to broadcast against it."""
+    if of is None:
+        return torch.full((), number, dtype=x_adv.dtype, device=x_adv.device)
+    dims = x_adv.dim()
+    return of.reshape(*of.shape[: min(dims, 2)], *(1,) * (dims - 2))
 
 
 def sparse(top_k, x_adv: Tensor) -> tuple[int, Tensor | None]:

@@ -295,7 +295,8 @@ class _Step:
         with torch.no_grad():
             x_adv.copy_(
                 self.where_active(
-                    plain(self._spread(self.eps, self.eps_of), self._spread(self.alpha, self.alpha_of)), x_adv
+                    plain(sizes.spread(self.eps, self.eps_of, x_adv), sizes.spread(self.alpha, self.alpha_of, x_adv)),
+                    x_adv,
                 )
             )
             if self.out is not None:
@@ -310,13 +311,6 @@ class _Step:
         if self.active is None:
             return new
         return torch.where(self.active.view(-1, *(1,) * (old.dim() - 1)), new, old)
-
-    def _spread(self, number: float, of: Tensor | None) -> Tensor:
-        """In x_adv's dtype, to broadcast against it."""
-        if of is None:
-            return torch.full((), number, dtype=self.x_adv.dtype, device=self.x_adv.device)
-        dims = self.x_adv.dim()
-        return of.reshape(*of.shape[: min(dims, 2)], *(1,) * (dims - 2))
 
 
 def _check_batch(x_adv: Tensor) -> None:
