@@ -11,6 +11,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from .activations import ACTIVATIONS, Activation
 from .ops.activation import activate
+from .ops.latent import act_perturbed
 
 _GELU = {"none": ACTIVATIONS["gelu"], "tanh": ACTIVATIONS["gelu_tanh"]}
 
@@ -68,7 +69,7 @@ def _docstring(row: Activation) -> str:
     return "\n".join(lines) + "\n"
 
 
-__all__ = ["gelu"]
+__all__ = ["act_perturbed", "gelu"]
 for _row in ACTIVATIONS.values():
     if _row not in _GELU.values():
         _define(_row)

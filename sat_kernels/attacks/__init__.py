@@ -3,5 +3,7 @@
 from .fgsm import FGSM
 from .normalized import Normalized
 from .pgd import PGD
+from .slat import SLAT
+from .yopo import YOPO
 
-__all__ = ["FGSM", "PGD", "Normalized"]
+__all__ = ["FGSM", "PGD", "SLAT", "YOPO", "Normalized"]

@@ -10,13 +10,14 @@ from torch.nn import *  # noqa: F403
 
 from . import activations as _activations
 from .activations import *  # noqa: F403
+from .perturbed import PerturbedActivation  # noqa: F401
 from .relu_smooth_backward import smooth_backward  # noqa: F401
 from .replace import replace_activations  # noqa: F401
 
 # `from . import functional` would find the name that torch.nn's star has just bound.
 functional = importlib.import_module(f"{__name__}.functional")
 
-_OURS = {*_activations.__all__, "functional", "replace_activations", "smooth_backward"}
+_OURS = {*_activations.__all__, "PerturbedActivation", "functional", "replace_activations", "smooth_backward"}
 __all__ = sorted({name for name in dir(_torch_nn) if not name.startswith("_")} | _OURS)
 
 

@@ -1,0 +1,49 @@
+// Perturbed activations and a network's first layer on a GPU.
+#include "../conv_act_operators.h"
+
+#include "conv_act.h"
+#include "latent.h"
+#include "stream.h"
+
+namespace sat_kernels::cuda {
+namespace {
+
+// What a block may use of shared memory, on the current device.
+int shared_bytes() {
+  int device = 0, bytes = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "cudaDeviceGetAttribute");
+  return bytes;
+}
+
+struct Cuda {
+  static void latent(LatentPass pass, const LatentJob& job, const Tensor& z) {
+    const On on(z);
+    cuda::latent(pass, job, dtype_of(z), on.stream);
+    check(cudaGetLastError(), "kernel launch");
+  }
+  static void conv_forward(const ConvForward& job, const Tensor& x) {
+    const On on(x);
+    cuda::conv_forward(job, on.stream);
+    check(cudaGetLastError(), "kernel launch");
+  }
+  static void conv_step(const ConvStep& job, const Tensor& x_adv) {
+    const On on(x_adv);
+    const int shared = shared_bytes();
+    const int64_t bytes = conv_step_room(job, shared);
+    Tensor room;
+    if (bytes > 0) room = contiguous_empty(x_adv, {(bytes + 3) / 4}, ScalarType::Float);
+    cuda::conv_step(job, bytes > 0 ? room.mutable_data_ptr() : nullptr, shared, on.stream);
+    check(cudaGetLastError(), "kernel launch");
+  }
+};
+
+}  // namespace
+}  // namespace sat_kernels::cuda
+
+STABLE_TORCH_LIBRARY_IMPL(sat_kernels, CUDA, m) {
+  using namespace sat_kernels;
+  if (cuda::left_to_triton()) return;
+  register_latent_operators<cuda::Cuda>(m);
+  register_conv_act_operators<cuda::Cuda>(m);
+}
