@@ -134,8 +134,8 @@ def _whole(chain: list[_Call], last: int) -> list[Module]:
 
 
 def _recorded(model: Module, x: Tensor) -> tuple[list[_Call], _Call | None]:
-    """The calls of modules from tensor to tensor, in the order in which they end; and what goes from :class:`Normalized`
-    into its model, if x goes into that."""
+    """The calls of modules from tensor to tensor, in the order in which they end; and what goes into the model of
+    :class:`Normalized`, if x goes into that."""
     calls, normalized = [], []
 
     def record(module, arguments, output):

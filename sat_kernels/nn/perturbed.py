@@ -15,9 +15,9 @@ from . import activations
 class PerturbedActivation(torch.nn.Module):
     """f(z + delta), where delta is a perturbation of the latent features z that attacks find.
 
-    Without a ``delta`` it is f. Within :meth:`stepping` every backward pass through it takes a step of ``delta``, in the
-    same kernel as the activation's own gradient; elsewhere ``delta`` stays. In :class:`sat_kernels.attacks.SLAT` this is
-    latent adversarial training (Park and Lee, arXiv 2104.01575).
+    Without a ``delta`` it is f. Within :meth:`stepping` every backward pass through it takes a step of ``delta``, in
+    the same kernel as the activation's own gradient; elsewhere ``delta`` stays. In :class:`sat_kernels.attacks.SLAT`
+    this is latent adversarial training (Park and Lee, arXiv 2104.01575).
 
     Args:
         activation: f; a name in :data:`sat_kernels.activations.ACTIVATIONS`, or the module of one.

@@ -105,7 +105,7 @@ def test_leaves_the_model_as_it_was(model, batch):
 
 
 def test_bad_arguments(model):
-    with pytest.raises(ValueError, match="model has no nn.PerturbedActivation"):
+    with pytest.raises(ValueError, match=r"model has no nn\.PerturbedActivation"):
         SLAT(torch.nn.Linear(3, 2))
     with pytest.raises(
         ValueError, match=r"layers has '0': expected names of PerturbedActivation modules, \['1', '4'\]"

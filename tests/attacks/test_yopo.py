@@ -1,5 +1,7 @@
 """YOPO: its first layer, and the steps through that."""
 
+import contextlib
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,15 +16,22 @@ from sat_kernels.training.models import ResidualNetwork
 EPS, ALPHA = 8 / 255, 2 / 255
 
 
+@contextlib.contextmanager
+def captured(module):
+    """What it returns."""
+    kept = []
+    handle = module.register_forward_hook(lambda module, arguments, output: kept.append(output))
+    yield kept
+    handle.remove()
+
+
 def by_definition(prefix, model, x, y, m, n, alpha=ALPHA):
     """From the clean input; ``prefix`` is the first layer as a function."""
     x_adv = x.clone()
     for _ in range(m):
         leaf = x_adv.clone().requires_grad_()
-        kept = []
-        handle = prefix[-1].register_forward_hook(lambda module, args, out: kept.append(out))
-        loss = F.cross_entropy(model(leaf), y, reduction="sum")
-        handle.remove()
+        with captured(prefix[-1]) as kept:
+            loss = F.cross_entropy(model(leaf), y, reduction="sum")
         (p,) = torch.autograd.grad(loss, kept[0])
         for _ in range(n):
             leaf = x_adv.clone().requires_grad_()

@@ -106,9 +106,8 @@ def test_state_and_copies():
     ],
 )
 def test_bad_arguments(arguments, said):
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(ValueError, match=said):
         nn.PerturbedActivation(*arguments)
-    assert said in str(raised.value)
 
 
 def test_bad_keywords():
