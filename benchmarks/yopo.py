@@ -64,7 +64,9 @@ def main() -> None:
             once, inner = (torch.cat(losses) for losses in zip(*pairs, strict=True))
             gain = inner - once
             error = gain.std() / len(gain) ** 0.5
-            print(f"| {description} | {m} | {once.mean():.4f} | {inner.mean():.4f} | {gain.mean():+.4f} +- {error:.4f} |")
+            print(
+                f"| {description} | {m} | {once.mean():.4f} | {inner.mean():.4f} | {gain.mean():+.4f} +- {error:.4f} |"
+            )
 
 
 if __name__ == "__main__":
