@@ -1,4 +1,4 @@
-"""docs/numerics.md and the script that measures its tables; docs/perturbation.md's examples. Needs the source tree."""
+"""docs/numerics.md and the script that measures its tables; examples in other pages. Needs the source tree."""
 
 import re
 import subprocess
@@ -48,8 +48,9 @@ def test_the_tables_can_be_measured():
                 assert max(ours[1:]) < (1e-6 if "float32" in line else 1e-2)
 
 
-def test_the_examples_of_the_perturbation_operators():
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "perturbation.md").read_text(), re.DOTALL)
+@pytest.mark.parametrize("page", ["perturbation", "attacks"])
+def test_the_examples(page):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / f"{page}.md").read_text(), re.DOTALL)
     names = {}
     exec("\n".join(blocks), names)
     x_adv, x = names["x_adv"], names["x"]

@@ -21,12 +21,13 @@ from sat_kernels._extension import backend as chosen
 from . import backends
 from .attacks import attack_cases
 from .clock import EventClock, HostClock
+from .fused import fused_cases
 from .measure import Case, Rows, measure, sets_needed
 from .overhead import overhead_cases
 from .sides import DTYPES, activation_cases, per_channel_cases
 from .step import step_cases
 
-SUITES = ("bandwidth", "step", "sizes", "compiled", "passes", "overhead", "backends", "attacks")
+SUITES = ("bandwidth", "step", "sizes", "compiled", "passes", "overhead", "backends", "attacks", "fused")
 
 
 def cases_of(suite: str, device: torch.device, backend: str, options: argparse.Namespace) -> Iterable[Case]:
@@ -64,6 +65,9 @@ def cases_of(suite: str, device: torch.device, backend: str, options: argparse.N
         )
     if suite == "attacks":
         return attack_cases(suite, device, backend, smoke=options.smoke)
+    if suite == "fused":
+        dtypes = options.dtypes or ("float32", "bfloat16")
+        return fused_cases(suite, device, backend, dtypes, compiler=options.compiler, smoke=options.smoke)
     return overhead_cases(suite, device, backend)
 
 

@@ -29,6 +29,7 @@ SUITES = {
     "overhead": (),
     "backends": ("--dtypes", "float32", "--only", "silu"),
     "attacks": (),
+    "fused": ("--dtypes", "float32"),
 }
 
 
