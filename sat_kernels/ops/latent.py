@@ -132,7 +132,7 @@ def act_backward_pgd_step_(
     low, low_of = sizes.bound("lo", lo, delta, upper=False)
     high, high_of = sizes.bound("hi", hi, delta, upper=True)
     if low_of is None and high_of is None and low > high:
-        raise ValueError(f"lo={lo}, hi={hi}: expected lo <= hi")
+        raise ValueError(f"lo={lo}, hi={hi}: expected lo <= hi, with a number of {delta.dtype} between them")
     with torch.no_grad():
         numbers = as_kernel_numbers(row, numbers, z)
         if all(has_kernel(t) and not t.is_neg() for t in (z, delta, *written.values())):

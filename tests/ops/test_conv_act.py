@@ -6,8 +6,7 @@ import fused
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from fused import gradient, layer_of, unfused
 from raw import needs_extension
 from samples import numbers as sample_numbers
 from torch.library import opcheck
@@ -23,35 +22,10 @@ STEMS = pytest.mark.parametrize("stem", fused.STEMS, ids=lambda stem: "kernel{}-
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 
 
-def layer_of(stem, channels=3, filters=6, size=(17, 19), seed=0, batch=2, dtype=torch.float32):
-    kernel, stride, padding = stem
-    generator = torch.Generator().manual_seed(seed)
-
-    def random(*shape):
-        return torch.rand(shape, generator=generator) * 2 - 1
-
-    x = random(batch, channels, *(max(n, kernel) for n in size)) / 2 + 0.5
-    weight = random(filters, channels, kernel, kernel) * (3 / (channels * kernel * kernel)) ** 0.5
-    layer = {"weight": weight, "bias": random(filters) * 0.3, "stride": stride, "padding": padding}
-    layer["mean"] = random(channels) * 0.2 + 0.4
-    x_adv = (x + random(*x.shape) * 0.05).clamp(0, 1)
-    shape = F.conv2d(x, weight, stride=stride, padding=padding).shape
-    return x, x_adv, random(*shape).to(dtype), layer
-
-
 def numbers_of(name, channels=1):
     row = ACTIVATIONS[name]
     given = sample_numbers(row)
     return tuple(torch.linspace(v, 1.3 * v, channels) for v in given) if row.learnable else given
-
-
-def gradient(x_adv, grad, layer, name, numbers):
-    order = ("weight", "bias", "mean", "stride", "padding")
-    return fused.conv_gradient(x_adv, grad, *(layer[k] for k in order), name, numbers)
-
-
-def unfused(x, layer):
-    return F.conv2d(x - layer["mean"].view(-1, 1, 1), layer["weight"], layer["bias"], layer["stride"], layer["padding"])
 
 
 @EVERY
@@ -149,27 +123,6 @@ def test_box():
     found = conv_act_backward_pgd_step_(grad, x_adv.clone(), x, **step)
     fused.check_step(found, x_adv, x, g, doubtful, 0.1, 0.1, (-1.0, 1.0))
     assert check_feasible(found, x, 0.1, clip_min=-1.0).violations == 0
-
-
-@settings(deadline=None, max_examples=100)
-@given(st.data())
-def test_any_shape(data):
-    kernel, stride, padding = (data.draw(st.integers(*of)) for of in ((1, 6), (1, 7), (0, 6)))
-    channels, filters, batch = (data.draw(st.integers(*of)) for of in ((1, 4), (1, 9), (1, 3)))
-    size = [data.draw(st.integers(max(1, kernel - 2 * padding), 40)) for _ in range(2)]
-    x, x_adv, grad, layer = layer_of((kernel, stride, padding), channels, filters, size, 3, batch)
-    order = data.draw(st.permutations(range(4)))
-
-    def laid_out(t):
-        return t.permute(order).contiguous().permute([order.index(d) for d in range(4)])
-
-    y = conv_act(laid_out(x_adv), **layer, activation="silu")
-    torch.testing.assert_close(y, F.silu(unfused(x_adv, layer)), rtol=1e-5, atol=4e-6)
-    g, doubtful = gradient(x_adv, grad, layer, "silu", ())
-    step = layer | {"activation": "silu", "eps": 0.04, "alpha": 0.02}
-    found = conv_act_backward_pgd_step_(laid_out(grad), laid_out(x_adv.clone()), laid_out(x), **step)
-    fused.check_step(found, x_adv, x, g, doubtful, 0.04, 0.02)
-    assert check_feasible(found, x, 0.04).violations == 0
 
 
 def test_as_a_step_of_its_own():

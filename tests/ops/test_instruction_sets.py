@@ -14,7 +14,9 @@ FILES = ("test_activation.py", "test_activation_16_bit.py", "test_activation_par
 FILES += ("test_activation_layouts.py", "test_perturbation.py", "test_norm_steps.py")
 FILES += ("test_latent.py", "test_conv_act.py")
 # Not what only concerns the operators around the kernels.
-TESTS = "hard_points or every_16_bit or limits or kinks or single or completely or exact or feasib or any_shape or types"
+TESTS = (
+    "hard_points or every_16_bit or limits or kinks or single or completely or exact or feasib or any_shape or types"
+)
 
 
 @needs_extension

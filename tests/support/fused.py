@@ -91,3 +91,28 @@ def check_step(found, x_adv, x, grad, doubtful, eps, alpha, box=(0.0, 1.0)) -> N
     right |= doubt & (torch.stack(errors[1:]).amin(0) <= 4 * size)
     assert right.all(), f"{int((~right).sum())} of {right.numel()} wrong, {int(doubt.sum())} doubtful"
     assert doubt.double().mean() < 0.2, "there is nothing left to see"
+
+
+def layer_of(stem, channels=3, filters=6, size=(17, 19), seed=0, batch=2, dtype=torch.float32):
+    kernel, stride, padding = stem
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(*shape):
+        return torch.rand(shape, generator=generator) * 2 - 1
+
+    x = random(batch, channels, *(max(n, kernel) for n in size)) / 2 + 0.5
+    weight = random(filters, channels, kernel, kernel) * (3 / (channels * kernel * kernel)) ** 0.5
+    layer = {"weight": weight, "bias": random(filters) * 0.3, "stride": stride, "padding": padding}
+    layer["mean"] = random(channels) * 0.2 + 0.4
+    x_adv = (x + random(*x.shape) * 0.05).clamp(0, 1)
+    shape = F.conv2d(x, weight, stride=stride, padding=padding).shape
+    return x, x_adv, random(*shape).to(dtype), layer
+
+
+def gradient(x_adv, grad, layer, name, numbers):
+    order = ("weight", "bias", "mean", "stride", "padding")
+    return conv_gradient(x_adv, grad, *(layer[k] for k in order), name, numbers)
+
+
+def unfused(x, layer):
+    return F.conv2d(x - layer["mean"].view(-1, 1, 1), layer["weight"], layer["bias"], layer["stride"], layer["padding"])
