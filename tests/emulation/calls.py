@@ -31,15 +31,20 @@ class Elementwise(ctypes.Structure):
     )
 
 
+def activation_names(library: ctypes.CDLL) -> list[str]:
+    """In the order of their numbers."""
+    library.activation_names.restype = ctypes.c_char_p
+    return library.activation_names().decode().split()
+
+
 class Kernels(Emulation):
     """The project's kernels."""
 
     def __init__(self, folder):
         types = [(f"../../csrc/cuda/{str(dtype)[6:]}.cu", "-xc++") for dtype in DTYPES]
-        super().__init__(compile_library(folder, *types, ("library.cpp",)))
-        self.library.activation_names.restype = ctypes.c_char_p
+        super().__init__(compile_library(folder, *types, ("library.cpp",), ("activation_names.cpp",)))
         self.library.partial_sums.restype = ctypes.c_int64
-        self.names = self.library.activation_names().decode().split()
+        self.names = activation_names(self.library)
 
     def run(self, name: str, kind: str, tensors: dict, numbers: tuple, inner: int = 1, **settings) -> dict[str, Memory]:
         """Runs a pass; gives all of its memory by name.

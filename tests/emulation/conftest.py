@@ -6,6 +6,7 @@ from emulated import Emulation, compile_library
 # What stress tests use, too.
 from emulated_operators import (  # noqa: F401
     attack_steps,
+    latent,
     losses,
     losses_library,
     starts_and_state,

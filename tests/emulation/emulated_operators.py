@@ -5,6 +5,7 @@ import sys
 import pytest
 from attack_steps import AttackSteps
 from emulated import COMPILER, cuda_headers
+from latent import Latent
 from losses import Losses
 from starts_and_state import StartsAndState
 
@@ -21,6 +22,11 @@ def toolchain():
 def attack_steps(toolchain, tmp_path_factory):
     """The project's steps of attacks."""
     return AttackSteps(tmp_path_factory.mktemp("attack_steps"))
+
+
+@pytest.fixture(scope="session")
+def latent(toolchain, tmp_path_factory):
+    return Latent(tmp_path_factory.mktemp("latent"))
 
 
 @pytest.fixture(scope="session")

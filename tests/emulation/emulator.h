@@ -95,6 +95,19 @@ inline void becomes_running(int64_t thread) {
   threadIdx = position(thread, blockDim);
 }
 
+// Of the size that a launch asks for, and then a zone that is to stay as it is.
+inline std::vector<char> dynamic_shared;
+constexpr size_t kZone = 4096;
+inline char* dynamic_shared_memory() { return dynamic_shared.data(); }
+inline void poison_dynamic_shared() { std::memset(dynamic_shared.data(), 0xff, dynamic_shared.size()); }
+inline void check_dynamic_shared() {
+  const auto zone = dynamic_shared.end() - kZone;
+  if (std::any_of(zone, dynamic_shared.end(), [](char byte) { return byte != char(0xff); })) {
+    throw std::runtime_error("a store behind the end of " + std::to_string(dynamic_shared.size() - kZone) +
+                             " bytes of shared memory");
+  }
+}
+
 inline constinit thread_local char first_shared_byte = 0;
 struct SharedMemory {
   void* storage = nullptr;
@@ -205,6 +218,7 @@ inline void run_block(std::mt19937_64& random, SharedMemory shared) {
   std::iota(block.order.begin(), block.order.end(), 0);
   ordered(block.order, random);
   std::memset(shared.storage, 0xff, shared.bytes);  // NaN, whatever the type
+  poison_dynamic_shared();
   for (Thread& thread : block.threads) {
     thread.state = State::ready;
     thread.mask = 0;
@@ -232,7 +246,7 @@ inline void run_block(std::mt19937_64& random, SharedMemory shared) {
   }
 }
 
-inline void run(dim3 grid, dim3 size, std::function<void()> body) {
+inline void run(dim3 grid, dim3 size, int shared_bytes, std::function<void()> body) {
   const int64_t blocks = int64_t(grid.x) * grid.y * grid.z, threads = int64_t(size.x) * size.y * size.z;
   if (blocks == 0 || grid.x > 0x7fffffff || grid.y > 65535 || grid.z > 65535 || threads == 0 || threads > kMaxThreads) {
     throw std::runtime_error("a launch of " + std::to_string(grid.x) + " x " + std::to_string(grid.y) + " x " +
@@ -240,6 +254,7 @@ inline void run(dim3 grid, dim3 size, std::function<void()> body) {
   }
   gridDim = grid;
   blockDim = size;
+  dynamic_shared.resize(shared_bytes + kZone);
   block.body = std::move(body);
   block.threads.resize(threads);
   block.order.resize(threads);
@@ -254,6 +269,7 @@ inline void run(dim3 grid, dim3 size, std::function<void()> body) {
     blockIdx = position(i, grid);
     try {
       run_block(random, shared);
+      check_dynamic_shared();
     } catch (const std::exception& error) {
       throw std::runtime_error("block " + std::to_string(i) + ": " + error.what());
     }
@@ -275,8 +291,12 @@ T shuffled(uint32_t mask, T value, int source, std::source_location where) {
 inline int lane() { return block.running % kWarp; }
 
 template <class... P, class... A>
-void launch(void (*kernel)(P...), dim3 grid, dim3 block, cudaStream_t, const A&... arguments) {
-  run(grid, block, [&] { kernel(P(arguments)...); });
+void launch(void (*kernel)(P...), dim3 grid, dim3 block, int shared_bytes, cudaStream_t, const A&... arguments) {
+  run(grid, block, shared_bytes, [&] { kernel(P(arguments)...); });
+}
+template <class... P, class... A>
+void launch(void (*kernel)(P...), dim3 grid, dim3 block, cudaStream_t stream, const A&... arguments) {
+  launch(kernel, grid, block, 0, stream, arguments...);
 }
 
 }  // namespace sat_kernels::emulator

@@ -7,13 +7,6 @@ using namespace sat_kernels;
 
 extern "C" {
 
-// The activations' names, in the order of their numbers.
-const char* activation_names() {
-#define SK_NAME(name, ...) #name " "
-  return SK_ACTIVATIONS(SK_NAME, SK_NAME);
-#undef SK_NAME
-}
-
 const char* elementwise(int activation, int pass, int dtype, const Elementwise* job, int64_t size, void* partial) {
   return emulator::error_of([&] {
     cuda::kernels(DType(dtype)).elementwise(Activation(activation), Pass(pass), *job, size, partial, nullptr);
