@@ -6,6 +6,7 @@ from emulated import Emulation, compile_library
 # What stress tests use, too.
 from emulated_operators import (  # noqa: F401
     attack_steps,
+    conv_act,
     latent,
     losses,
     losses_library,

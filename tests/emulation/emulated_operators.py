@@ -4,6 +4,7 @@ import sys
 
 import pytest
 from attack_steps import AttackSteps
+from conv_act import ConvKernels
 from emulated import COMPILER, cuda_headers
 from latent import Latent
 from losses import Losses
@@ -27,6 +28,11 @@ def attack_steps(toolchain, tmp_path_factory):
 @pytest.fixture(scope="session")
 def latent(toolchain, tmp_path_factory):
     return Latent(tmp_path_factory.mktemp("latent"))
+
+
+@pytest.fixture(scope="session")
+def conv_act(toolchain, tmp_path_factory):
+    return ConvKernels(tmp_path_factory.mktemp("conv_act"))
 
 
 @pytest.fixture(scope="session")

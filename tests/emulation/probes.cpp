@@ -62,6 +62,14 @@ __global__ void unwritten_shared_memory(Probe p) {
   halves[threadIdx.x] = __float2bfloat16_rn(1.0f);
 }
 
+// The launch has a byte of shared memory for each thread.
+__global__ void dynamic_shared(Probe p) {
+  float* values = reinterpret_cast<float*>(emulator::dynamic_shared_memory());
+  if (int64_t(threadIdx.x) >= p.size) return;
+  p.out[threadIdx.x] = values[threadIdx.x];
+  values[threadIdx.x] = p.in[threadIdx.x];
+}
+
 // Thread i copies four numbers from 4 * i on.
 __global__ void copy(Probe p) {
   const int64_t first = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) * 4;
@@ -84,8 +92,8 @@ extern "C" const char* probe(int kernel, const float* in, float* out, int64_t si
   constexpr void (*kernels[])(cuda::Probe) = {
       cuda::block_sum<0>, cuda::block_sum<1>,      cuda::block_sum<2>,      cuda::warp_sums,
       cuda::some_lanes_shuffle, cuda::some_threads_wait, cuda::barriers_apart, cuda::unwritten_shared_memory,
-      cuda::copy,         cuda::order_of_threads,  cuda::blocks_that_run};
+      cuda::copy,         cuda::order_of_threads,  cuda::blocks_that_run, cuda::dynamic_shared};
   return emulator::error_of([&] {
-    cuda::launch(kernels[kernel], dim3(grid, grid_y), dim3(block), nullptr, cuda::Probe{in, out, size});
+    cuda::launch(kernels[kernel], dim3(grid, grid_y), dim3(block), block, nullptr, cuda::Probe{in, out, size});
   });
 }

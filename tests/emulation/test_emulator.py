@@ -20,6 +20,7 @@ KERNELS = [
     "copy",
     "order_of_threads",
     "blocks_that_run",
+    "dynamic_shared",
 ]
 
 
@@ -80,6 +81,17 @@ def test_shared_memory_is_poisoned_before_every_block(probes):
     out = poison(torch.zeros(128))
     out.tensor.zero_()
     assert run(probes, "unwritten_shared_memory", numbers(1), out, grid=3).isnan().all()
+
+
+def test_shared_memory_of_a_launch_is_poisoned_before_every_block(probes):
+    out = poison(torch.zeros(16))
+    out.tensor.zero_()
+    assert run(probes, "dynamic_shared", numbers(16), out, grid=2).isnan().all()
+
+
+def test_a_store_behind_the_shared_memory_of_a_launch(probes):
+    with pytest.raises(KernelError, match="block 0: a store behind the end of 64 bytes of shared memory"):
+        run(probes, "dynamic_shared", numbers(17), poison(torch.zeros(17)))
 
 
 @pytest.mark.parametrize("size", [4, 64, 1000])
