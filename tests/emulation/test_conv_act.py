@@ -2,6 +2,7 @@
 
 import ctypes
 import math
+import random
 
 import pytest
 import torch
@@ -204,6 +205,29 @@ def test_steps_are_single_steps(conv_act, stem, dtype, shared_bytes):
             check_step(conv_act, layer, one, shared_bytes=shared_bytes)
             one["x_adv"], _ = run_conv_step(conv_act, layer, one, 0.03, 0.01, shared_bytes=shared_bytes)
         assert torch.equal(bits(found), bits(one["x_adv"]))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_geometries(conv_act, seed):
+    chosen = random.Random(seed)
+    kernel = chosen.randint(1, 6), chosen.randint(1, 6)
+    layer = layer_for((kernel, chosen.randint(1, 7), chosen.randint(0, 4)), chosen.randint(1, 4), chosen.randint(1, 20))
+    shape = (chosen.randint(1, 3), layer["weight"].shape[1], chosen.randint(6, 50), chosen.randint(6, 50))
+    layout = chosen.choice([*LAYOUTS.values()])
+    tensors = images(layer, shape, chosen.choice(DTYPES), layout, seed)
+    check_forward(conv_act, layer, tensors["x"], tensors["grad"].dtype, layout)
+    for shared_bytes in (24 << 10, 60 << 10, SHARED_BYTES):
+        check_step(conv_act, layer, tensors, shared_bytes=shared_bytes)
+
+
+def test_layers_without_filters(conv_act):
+    """Only the projection."""
+    layer = layer_for("3x3", filters=1)
+    tensors = images(layer, (2, 3, 5, 6))
+    layer, tensors["grad"] = layer | {k: layer[k][:0] for k in ("weight", "bias")}, tensors["grad"][:, :0]
+    found, _ = run_conv_step(conv_act, layer, tensors, 0.005, 0.1)
+    given = {"x": tensors["x"], "x_adv": tensors["x_adv"], "eps": 0.005, "alpha": 0.1, "grad": torch.zeros(2, 3, 5, 6)}
+    assert torch.equal(bits(found), bits(by_cpu("linf", given)["x_adv"]))
 
 
 def test_no_bias_no_mean(conv_act):
