@@ -16,19 +16,31 @@ int shared_bytes() {
   return bytes;
 }
 
+void check_fits(const ConvGeometry& size) {
+  STD_TORCH_CHECK(conv_fits(size, shared_bytes()), "weight is ", size.kernel_height, " x ", size.kernel_width,
+                  ": expected a kernel that fits the GPU's shared memory, as those of up to 20 x 20 do");
+}
+
 struct Cuda {
   static void latent(LatentPass pass, const LatentJob& job, const Tensor& z) {
+    // Kernels find an element's channel by 32-bit numbers.
+    const bool by_channel = job.f.channels > 1 || job.eps.per_channel || job.alpha.per_channel || job.lo.per_channel ||
+                            job.hi.per_channel;
+    STD_TORCH_CHECK(!by_channel || job.sample_size <= 0xffffffff, "z: ", job.sample_size,
+                    " elements: expected at most 2^32 - 1 with numbers per channel");
     const On on(z);
     cuda::latent(pass, job, dtype_of(z), on.stream);
     check(cudaGetLastError(), "kernel launch");
   }
   static void conv_forward(const ConvForward& job, const Tensor& x) {
     const On on(x);
+    check_fits(job.layer.size);
     cuda::conv_forward(job, on.stream);
     check(cudaGetLastError(), "kernel launch");
   }
   static void conv_step(const ConvStep& job, const Tensor& x_adv) {
     const On on(x_adv);
+    check_fits(job.layer.size);
     const int shared = shared_bytes();
     const int64_t bytes = conv_step_room(job, shared);
     Tensor room;

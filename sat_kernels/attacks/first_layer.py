@@ -12,6 +12,9 @@ from ..activations import ACTIVATIONS
 from ..ops.conv_act import MOST_CHANNELS
 from .normalized import Normalized
 
+# Larger kernels may not fit its shared memory.
+_MOST_ON_A_GPU = 20
+
 
 class _Call(NamedTuple):
     module: Module
@@ -81,7 +84,7 @@ class FirstLayer:
         geometry = (conv.stride, conv.padding, conv.dilation)
         if any(isinstance(of, str) or of[0] != of[1] for of in geometry) or conv.dilation[0] != 1:
             return None
-        if conv.weight.dtype != torch.float32:
+        if conv.weight.dtype != torch.float32 or (x.is_cuda and max(conv.kernel_size) > _MOST_ON_A_GPU):
             return None
         weight, bias, mean = conv.weight, conv.bias, None
         for norm in norms:
