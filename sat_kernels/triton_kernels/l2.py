@@ -26,7 +26,7 @@ def _direction(g, factor, infinite):
 
 
 @triton.jit
-def _moved(found, g, clean, c, scale, factor, infinite, lowest, highest):
+def moved(found, g, clean, c, scale, factor, infinite, lowest, highest):
     """From x_adv by d + c v, times scale."""
     d = not_far(found - clean)
     m = d + c * _direction(g, factor, infinite)
@@ -41,29 +41,30 @@ def _momentum(found, before, clean, led):
     return not_far(found + (0.75 * (led - found) + 0.25 * (found - before)) - clean)
 
 
+# Each of these is the TERMS of a move: of the elements at ``offsets``, what is moved from the centre, and the gradient;
+# 0 where not ``keep``.
 @triton.jit
-def _terms(x_adv, grad, x, x_prev, mask, c, scale, factor, infinite, lowest, highest, offsets, keep,
-           AGAIN: tl.constexpr):  # fmt: skip
-    """What is moved from x, and the gradient. AGAIN: those of APGD's second projection."""
+def _of_step(offsets, keep, x_adv, grad, x, mask):
     found, g, clean = loaded(x_adv, grad, x, mask, offsets, keep)
-    d = not_far(found - clean)
-    if AGAIN:
-        led = _moved(found, g, clean, c, scale, factor, infinite, lowest, highest)
-        d = _momentum(found, tl.load(x_prev + offsets, mask=keep, other=0.0), clean, led)
-        d = tl.where(keep, d, 0.0)  # the box need not hold 0
-        g = tl.zeros(g.shape, g.dtype)
-    return d, g
+    return not_far(found - clean), g
 
 
 @triton.jit
-def _sums(x_adv, grad, x, x_prev, mask, c, scale, factor, infinite, lowest, highest, base, size, by, only_signs, shrink,
-          AGAIN: tl.constexpr, SIZE: tl.constexpr):  # fmt: skip
+def _of_second_projection(offsets, keep, x_adv, grad, x, mask, x_prev, c, scale, factor, infinite, lowest, highest):
+    """APGD's, after the step."""
+    found, g, clean = loaded(x_adv, grad, x, mask, offsets, keep)
+    led = moved(found, g, clean, c, scale, factor, infinite, lowest, highest)
+    d = _momentum(found, tl.load(x_prev + offsets, mask=keep, other=0.0), clean, led)
+    return tl.where(keep, d, 0.0), tl.zeros(g.shape, g.dtype)  # the box need not hold 0
+
+
+@triton.jit
+def _sums(source, base, size, by, only_signs, shrink, TERMS: tl.constexpr, SIZE: tl.constexpr):
     """Of v v, d v and d d, where v is the direction as ``by`` and ``only_signs`` say, d multiplied by ``shrink``."""
     vv, dv, dd = tl.zeros((SIZE,), tl.float64), tl.zeros((SIZE,), tl.float64), tl.zeros((SIZE,), tl.float64)
     for begin in range(0, size, SIZE):
         within = begin + tl.arange(0, SIZE).to(tl.int64)
-        d, g = _terms(x_adv, grad, x, x_prev, mask, c, scale, factor, infinite, lowest, highest, base + within,
-                      within < size, AGAIN)  # fmt: skip
+        d, g = TERMS(base + within, within < size, *source)
         known = tl.where(d == d, d * shrink, 0.0).to(tl.float64)
         v = _direction(g, by, only_signs).to(tl.float64)
         vv += v * v
@@ -73,14 +74,12 @@ def _sums(x_adv, grad, x, x_prev, mask, c, scale, factor, infinite, lowest, high
 
 
 @triton.jit
-def _tops(x_adv, grad, x, x_prev, mask, c, scale, factor, infinite, lowest, highest, base, size, AGAIN: tl.constexpr,
-          SIZE: tl.constexpr, COMPUTE: tl.constexpr):  # fmt: skip
+def _tops(source, base, size, TERMS: tl.constexpr, SIZE: tl.constexpr, COMPUTE: tl.constexpr):
     """The largest |g| and |d|."""
     top_g, top_d = tl.zeros((SIZE,), COMPUTE), tl.zeros((SIZE,), COMPUTE)
     for begin in range(0, size, SIZE):
         within = begin + tl.arange(0, SIZE).to(tl.int64)
-        d, g = _terms(x_adv, grad, x, x_prev, mask, c, scale, factor, infinite, lowest, highest, base + within,
-                      within < size, AGAIN)  # fmt: skip
+        d, g = TERMS(base + within, within < size, *source)
         top_g = tl.where(tl.abs(g) > top_g, tl.abs(g), top_g)
         top_d = tl.where(tl.abs(d) > top_d, tl.abs(d), top_d)
     return tl.max(top_g, 0), tl.max(top_d, 0)
@@ -111,32 +110,32 @@ def _scale(vv, dv, dd, shrink, alpha, eps, size, COMPUTE: tl.constexpr):
 
 
 @triton.jit
-def _move(x_adv, grad, x, x_prev, mask, c, scale, factor, infinite, lowest, highest, base, size, alpha, eps,
-          AGAIN: tl.constexpr, SIZE: tl.constexpr, COMPUTE: tl.constexpr):  # fmt: skip
-    """c and scale of the move, and how the gradient is taken: by which power of two, whether only infinities are."""
+def l2_move(source, base, size, alpha, eps, TERMS: tl.constexpr, STEPS: tl.constexpr, SIZE: tl.constexpr,
+            COMPUTE: tl.constexpr):  # fmt: skip
+    """c and scale of the move, and how the gradient is taken: by which power of two, whether only infinities are.
+
+    The sample's elements are ``size`` from ``base`` on, of which TERMS(offsets, keep, *source) are the terms. STEPS:
+    whether there is a gradient.
+    """
     double: tl.constexpr = tl.float64 == COMPUTE
-    steps: tl.constexpr = grad is not None and not AGAIN
     by = tl.full((), 1.0, COMPUTE)
     shrink, only_signs = by, by != by
-    vv, dv, dd = _sums(x_adv, grad, x, x_prev, mask, c, scale, factor, infinite, lowest, highest, base, size, by,
-                       only_signs, shrink, AGAIN, SIZE)  # fmt: skip
+    vv, dv, dd = _sums(source, base, size, by, only_signs, shrink, TERMS, SIZE)
     alpha = not_far(alpha).to(tl.float64)
     # Nothing is infinite; squares do not underflow (float32's never do, in float64), nor do products with c.
     most: tl.constexpr = 2.0**900 if double else 2.0**240
     fits = dd < most
     if double:
         fits = fits & (dd > 2.0**-900)
-    if steps:
+    if STEPS:
         size_of_c = tl.abs(alpha) / tl.sqrt(vv)
         fits = fits & (vv > 2.0**-900) & (vv < most) & (size_of_c > 2.0**-100) & (size_of_c < 2.0**100)
     if fits == 0:
-        top_g, top_d = _tops(x_adv, grad, x, x_prev, mask, c, scale, factor, infinite, lowest, highest, base, size,
-                             AGAIN, SIZE, COMPUTE)  # fmt: skip
+        top_g, top_d = _tops(source, base, size, TERMS, SIZE, COMPUTE)
         by, only_signs = _towards_one(top_g), is_infinite(top_g)
         if double:
             shrink = tl.where(top_d > 0, _towards_one(top_d), shrink)
-        vv, dv, dd = _sums(x_adv, grad, x, x_prev, mask, c, scale, factor, infinite, lowest, highest, base, size, by,
-                           only_signs, shrink, AGAIN, SIZE)  # fmt: skip
+        vv, dv, dd = _sums(source, base, size, by, only_signs, shrink, TERMS, SIZE)
     step = tl.where(vv > 0, alpha, 0.0)
     new_c = tl.where(step != 0, step / tl.sqrt(tl.where(vv > 0, vv, 1.0)), 0.0).to(COMPUTE)
     return new_c, _scale(vv, dv, dd, shrink.to(tl.float64), step, eps.to(tl.float64), size, COMPUTE), by, only_signs
@@ -163,22 +162,22 @@ def step_l2(
         step = size_at(alpha, alpha_sample, 0, sample, 0, None, ALPHA, COMPUTE)
         radius = size_at(eps, eps_sample, 0, sample, 0, None, EPS, COMPUTE)
         base = sample * sample_size
-        one = tl.full((), 1.0, COMPUTE)
-        c, scale, factor, infinite = _move(x_adv, grad, x, x_prev, mask, one, one, one, one != one, lowest, highest,
-                                           base, sample_size, step, radius, False, SIZE, COMPUTE)  # fmt: skip
+        source = (x_adv, grad, x, mask)
+        c, scale, factor, infinite = l2_move(source, base, sample_size, step, radius, _of_step, grad is not None, SIZE,
+                                             COMPUTE)  # fmt: skip
         back = scale
         if AGAIN:
-            _, back, _, _ = _move(x_adv, grad, x, x_prev, mask, c, scale, factor, infinite, lowest, highest, base,
-                                  sample_size, step, radius, True, SIZE, COMPUTE)  # fmt: skip
+            again = (x_adv, grad, x, mask, x_prev, c, scale, factor, infinite, lowest, highest)
+            _, back, _, _ = l2_move(again, base, sample_size, step, radius, _of_second_projection, False, SIZE, COMPUTE)
         for begin in range(0, sample_size, SIZE):
             within = begin + tl.arange(0, SIZE).to(tl.int64)
             keep, offsets = within < sample_size, base + within
             found, g, clean = loaded(x_adv, grad, x, mask, offsets, keep)
-            moved = _moved(found, g, clean, c, scale, factor, infinite, lowest, highest)
+            to = moved(found, g, clean, c, scale, factor, infinite, lowest, highest)
             if x_prev is not None:
                 if AGAIN:
-                    delta = _momentum(found, tl.load(x_prev + offsets, mask=keep, other=0.0), clean, moved) * back
-                    moved = cut(moved_by(clean, delta), lowest, highest)
+                    delta = _momentum(found, tl.load(x_prev + offsets, mask=keep, other=0.0), clean, to) * back
+                    to = cut(moved_by(clean, delta), lowest, highest)
                 tl.store(x_prev + offsets, found, mask=keep)
-            store(x_adv, moved, out, mean, deviation, sample, channels, inner, within, offsets, keep, out_sample,
+            store(x_adv, to, out, mean, deviation, sample, channels, inner, within, offsets, keep, out_sample,
                   out_channel, out_place, IN_ORDER)  # fmt: skip

@@ -19,6 +19,8 @@ def register(device: str) -> torch.library.Library:
         library.impl(step, _calling(step, module="norm_operators"))
     for name in ("random_start", "keep_best_", "apgd_update_"):
         library.impl(name, _calling(name, module="attack_operators"))
+    for name in ("act_perturbed", "act_perturbed_backward", "act_backward_pgd_step_linf_", "act_backward_pgd_step_l2_"):
+        library.impl(name, _calling(name, module="latent_operators"))
     library.impl("attack_loss", _calling("attack_loss", module="loss_operators"))
     return library
 

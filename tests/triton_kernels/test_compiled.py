@@ -26,6 +26,8 @@ from sat_kernels.triton_kernels import (
     elementwise,
     l1,
     l2,
+    latent,
+    latent_operators,
     momentum,
     norm_operators,
     operators,
@@ -313,3 +315,56 @@ def test_state(sparse, tmp_path):
     code = Code(state.keep_best, types, {"SIZE": operators.TILE}, 90, WITHOUT_FUSION, tmp_path)
     code.check(64)
     assert code.count["BAR"]
+
+
+def latent_types(dtype, sizes):
+    """Of the arguments of kernels of perturbed activations; ``sizes``: with numbers of each sample and channel."""
+    compute = "fp64" if dtype == "fp64" else "fp32"
+    bits = "i64" if dtype == "fp64" else "i32"
+    types = {"z": f"*{dtype}!", "delta": f"*{compute}!", "first": f"*{compute}", "second": f"*{compute}"}
+    types |= dict.fromkeys(("alpha", "eps"), f"*{compute}" if sizes else bits)
+    types |= dict.fromkeys(("lo", "hi"), f"*{compute}") if sizes else {}
+    strides = [f"{kind}_{of}" for kind in ("alpha", "eps", "lo", "hi") for of in ("sample", "channel")]
+    types |= dict.fromkeys(strides, "i32") if sizes else {}
+    return types | {"tiles": "i32", "sample_size": "i32!", "channels": "i32", "inner": "i32!"}
+
+
+@pytest.mark.parametrize(
+    ("form", "dtype", "name", "sizes", "arch"),
+    [
+        ("forward", "bf16", "silu", False, 90),
+        ("forward", "fp32", "smu", True, 80),
+        ("backward", "fp16", "mish", False, 80),
+        ("linf", "bf16", "silu", False, 80),
+        ("linf", "bf16", "silu", False, 90),
+        ("linf", "fp32", "smu", True, 90),
+    ],
+)
+def test_perturbed_activations(form, dtype, name, sizes, arch, tmp_path):
+    """sizes: of channels, as are the activation's parameters."""
+    types = latent_types(dtype, sizes and form == "linf") | {"out": f"*{dtype}!"}
+    types |= {"grad": f"*{dtype}!"} if form != "forward" else {}
+    kind = 2 if sizes else 0
+    if not (sizes and form == "linf"):
+        types = {key: of for key, of in types.items() if key not in ("alpha", "eps") or form == "linf"}
+    types |= {} if sizes else {"first": "i32", "second": "i32"}
+    constants = {
+        "PASS": form, "F": formula(name, "value" if form == "forward" else "derivative"), "NUMBERS": kind,
+        "ALPHA": kind, "EPS": kind, "LO": kind, "HI": kind, "FAST": form != "linf" and dtype != "fp32", "WIDE": False,
+        "SIZE": operators.TILE, "TAIL": False,
+    }  # fmt: skip
+    code = Code(latent.perturbed, types, constants, arch, WITHOUT_FUSION, tmp_path)
+    check_elements(code, dtype)
+    assert form != "linf" or ".ftz" not in code.ptx
+
+
+@pytest.mark.parametrize(("dtype", "name", "arch"), [("fp32", "smu", 90), ("bf16", "silu", 80), ("fp64", "serf", 90)])
+def test_latent_l2_steps(dtype, name, arch, tmp_path):
+    types = {key: of for key, of in latent_types(dtype, True).items() if key in latent.step_l2.arg_names}
+    types |= {"grad": f"*{dtype}!", "out": f"*{dtype}!"}
+    constants = {"F": formula(name, "derivative"), "NUMBERS": 2, "ALPHA": 1, "EPS": 1, "LO": 2, "HI": 2}
+    constants |= {"WIDE": False, "SIZE": latent_operators.L2_TILE}
+    code = Code(latent.step_l2, types, constants, arch, norm_operators.LAUNCH, tmp_path)
+    code.check(128)
+    assert any(".128" in load or ".64" in load for load in code.accesses("LDG"))
+    assert ".ftz" not in code.ptx

@@ -46,6 +46,7 @@ GROUPS = {
         [OPS / "test_losses.py"],
     ),
     "derivatives": (TRITON, "test_derivatives and (mish or smu or celu)", [OPS / "test_activation_autograd.py"]),
+    "latents": (TRITON, "", [HERE / "test_latent.py"]),
     "memory": ({"SAT_KERNELS_BACKEND": "auto"}, "", [HERE / "test_memory.py"]),
 }
 # The quotients that a GPU would find, in float32.
