@@ -21,6 +21,8 @@ def register(device: str) -> torch.library.Library:
         library.impl(name, _calling(name, module="attack_operators"))
     for name in ("act_perturbed", "act_perturbed_backward", "act_backward_pgd_step_linf_", "act_backward_pgd_step_l2_"):
         library.impl(name, _calling(name, module="latent_operators"))
+    for name in ("conv_act", "conv_act_backward_pgd_step_"):
+        library.impl(name, _calling(name, module="conv_act_operators"))
     library.impl("attack_loss", _calling("attack_loss", module="loss_operators"))
     return library
 

@@ -23,6 +23,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from sat_kernels.triton_kernels import (
+    conv_act,
+    conv_act_operators,
     elementwise,
     l1,
     l2,
@@ -317,20 +319,23 @@ def test_state(sparse, tmp_path):
     assert code.count["BAR"]
 
 
-def latent_types(dtype, sizes):
-    """Of the arguments of kernels of perturbed activations; ``sizes``: with numbers of each sample and channel."""
-    compute = "fp64" if dtype == "fp64" else "fp32"
-    bits = "i64" if dtype == "fp64" else "i32"
-    types = {"z": f"*{dtype}!", "delta": f"*{compute}!", "first": f"*{compute}", "second": f"*{compute}"}
-    types |= dict.fromkeys(("alpha", "eps"), f"*{compute}" if sizes else bits)
-    types |= dict.fromkeys(("lo", "hi"), f"*{compute}") if sizes else {}
-    strides = [f"{kind}_{of}" for kind in ("alpha", "eps", "lo", "hi") for of in ("sample", "channel")]
-    types |= dict.fromkeys(strides, "i32") if sizes else {}
-    return types | {"tiles": "i32", "sample_size": "i32!", "channels": "i32", "inner": "i32!"}
+def latent_types(dtype, of_channels, step):
+    """Of the arguments of kernels of perturbed activations. of_channels: all numbers are; a step has bounds, then."""
+    compute, bits = ("fp64", "i64") if dtype == "fp64" else ("fp32", "i32")
+    types = {"z": f"*{dtype}!", "delta": f"*{compute}!", "out": f"*{dtype}!"}
+    types |= dict.fromkeys(("first", "second"), f"*{compute}" if of_channels else bits)
+    types |= {"tiles": "i32", "sample_size": "i32!", "channels": "i32", "inner": "i32!"}
+    if step:
+        types |= {"alpha": bits, "eps": bits}
+    if step and of_channels:
+        sizes = ("alpha", "eps", "lo", "hi")
+        types |= dict.fromkeys(sizes, f"*{compute}")
+        types |= dict.fromkeys((f"{size}_{of}" for size in sizes for of in ("sample", "channel")), "i32")
+    return types
 
 
 @pytest.mark.parametrize(
-    ("form", "dtype", "name", "sizes", "arch"),
+    ("form", "dtype", "name", "of_channels", "arch"),
     [
         ("forward", "bf16", "silu", False, 90),
         ("forward", "fp32", "smu", True, 80),
@@ -340,19 +345,13 @@ def latent_types(dtype, sizes):
         ("linf", "fp32", "smu", True, 90),
     ],
 )
-def test_perturbed_activations(form, dtype, name, sizes, arch, tmp_path):
-    """sizes: of channels, as are the activation's parameters."""
-    types = latent_types(dtype, sizes and form == "linf") | {"out": f"*{dtype}!"}
-    types |= {"grad": f"*{dtype}!"} if form != "forward" else {}
-    kind = 2 if sizes else 0
-    if not (sizes and form == "linf"):
-        types = {key: of for key, of in types.items() if key not in ("alpha", "eps") or form == "linf"}
-    types |= {} if sizes else {"first": "i32", "second": "i32"}
+def test_perturbed_activations(form, dtype, name, of_channels, arch, tmp_path):
+    types = latent_types(dtype, of_channels, form == "linf") | ({} if form == "forward" else {"grad": f"*{dtype}!"})
     constants = {
-        "PASS": form, "F": formula(name, "value" if form == "forward" else "derivative"), "NUMBERS": kind,
-        "ALPHA": kind, "EPS": kind, "LO": kind, "HI": kind, "FAST": form != "linf" and dtype != "fp32", "WIDE": False,
-        "SIZE": operators.TILE, "TAIL": False,
+        "PASS": form, "F": formula(name, "value" if form == "forward" else "derivative"),
+        "FAST": form != "linf" and dtype != "fp32", "WIDE": False, "SIZE": operators.TILE, "TAIL": False,
     }  # fmt: skip
+    constants |= dict.fromkeys(("NUMBERS", "ALPHA", "EPS", "LO", "HI"), 2 if of_channels else 0)
     code = Code(latent.perturbed, types, constants, arch, WITHOUT_FUSION, tmp_path)
     check_elements(code, dtype)
     assert form != "linf" or ".ftz" not in code.ptx
@@ -360,11 +359,46 @@ def test_perturbed_activations(form, dtype, name, sizes, arch, tmp_path):
 
 @pytest.mark.parametrize(("dtype", "name", "arch"), [("fp32", "smu", 90), ("bf16", "silu", 80), ("fp64", "serf", 90)])
 def test_latent_l2_steps(dtype, name, arch, tmp_path):
-    types = {key: of for key, of in latent_types(dtype, True).items() if key in latent.step_l2.arg_names}
-    types |= {"grad": f"*{dtype}!", "out": f"*{dtype}!"}
+    """With everything that there is, which is most registers."""
+    types = latent_types(dtype, True, True) | {"grad": f"*{dtype}!"}
+    types = {name: kind for name, kind in types.items() if name in latent.step_l2.arg_names}
     constants = {"F": formula(name, "derivative"), "NUMBERS": 2, "ALPHA": 1, "EPS": 1, "LO": 2, "HI": 2}
     constants |= {"WIDE": False, "SIZE": latent_operators.L2_TILE}
     code = Code(latent.step_l2, types, constants, arch, norm_operators.LAUNCH, tmp_path)
     code.check(128)
-    assert any(".128" in load or ".64" in load for load in code.accesses("LDG"))
+    assert code.accesses("LDG") & {"LDG.E.64", "LDG.E.128"}
     assert ".ftz" not in code.ptx
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "channels_last"])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dtype", "arch"), [(3, 1, "fp32", 80), (7, 2, "bf16", 90), (16, 16, "bf16", 80)]
+)
+def test_first_layers(kernel, stride, dtype, arch, layout, tmp_path):
+    types = dict.fromkeys(("x", "x_adv", "weight", "bias", "mean"), "*fp32!")
+    types |= dict.fromkeys(("grad", "y", "z"), f"*{dtype}!") | {"lowest": "i32", "highest": "i32"}
+    types |= dict.fromkeys(("first", "second"), "i32")
+    image = ("sample", "channel", "row", "column")
+    types |= dict.fromkeys([f"x_{of}" for of in image], "i32!")
+    types |= dict.fromkeys((f"{t}_{of}" for t in "yz" for of in ("sample", "filter", "row", "column")), "i32!")
+    types |= {"alpha": "*fp32", "eps": "i32", "alpha_sample": "i32", "alpha_channel": "i32"}
+    sizes = ("plane", "samples", "height", "width", "filters", "out_height", "out_width", "place_width", "padding")
+    types |= dict.fromkeys((*sizes, "stride"), "i32")
+    one = ("x_channel", "y_filter", "z_filter") if layout == "channels_last" else ("x_column", "y_column", "z_column")
+    columns = max(conv_act_operators.LEAST_COLUMNS, min(conv_act_operators.MOST_COLUMNS, 4 * stride**2))
+    for step in (False, True):
+        called = conv_act.step_linf if step else conv_act.forward
+        constants = {
+            "CHANNELS": 3, "KERNEL_HEIGHT": kernel, "KERNEL_WIDTH": kernel, "STRIDE": stride, "NUMBERS": 0,
+            "F": formula("gelu", "derivative" if step else "value"), "FAST": dtype != "fp32", "ALPHA": 2, "EPS": 0,
+            "PLACES": conv_act_operators.PLACES, "TAPS": conv_act_operators.INNER, "COLUMNS": columns,
+            "FILTERS": conv_act_operators.INNER if step else conv_act_operators.FILTERS, **dict.fromkeys(one, 1),
+        }  # fmt: skip
+        chosen = {name: kind for name, kind in types.items() if name in called.arg_names and name not in one}
+        code = Code(called, chosen, constants, arch, conv_act_operators.LAUNCH, tmp_path)
+        code.check(255)
+        assert code.count["FFMA"] > 16
+        # No tensor cores, which round to TF32.
+        assert not {name for name in code.count if "MMA" in name}
+        assert ".f64" not in code.ptx
+        assert ".ftz" not in code.ptx or not step
