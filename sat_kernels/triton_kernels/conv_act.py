@@ -22,12 +22,7 @@ def _places(begin, plane, width, samples, SIZE: tl.constexpr):
     plane, width = tl.zeros((), tl.int32) + plane, tl.zeros((), tl.int32) + width
     place = (begin % plane).to(plane.dtype) + tl.arange(0, SIZE)
     sample, place = begin // plane + place // plane, place % plane
-    return (
-        tl.minimum(sample, samples - 1),
-        (place // width).to(tl.int64),
-        (place % width).to(tl.int64),
-        sample < samples,
-    )
+    return tl.minimum(sample, samples - 1), place // width, place % width, sample < samples
 
 
 @triton.jit
@@ -43,25 +38,23 @@ def forward(
     sample, out_row, out_column, is_place = _places(begin, plane, out_width, samples, PLACES)
     f = tl.program_id(1).to(tl.int64) * FILTERS + tl.arange(0, FILTERS)
     is_filter = f < filters
+    out_row, out_column = out_row.to(tl.int64), out_column.to(tl.int64)
     top, left = (out_row * stride - padding)[:, None], (out_column * stride - padding)[:, None]
     corner = sample[:, None] * x_sample + top * x_row + left * x_column
     total = tl.zeros((PLACES, FILTERS), tl.float32)
-    for tap in range(0, ALL_TAPS, TAPS):
-        t = tap + tl.arange(0, TAPS).to(tl.int64)
-        # Divided by constants.
-        i, j, c = (
-            (t // KERNEL_WIDTH % KERNEL_HEIGHT)[None, :],
-            (t % KERNEL_WIDTH)[None, :],
-            t // (KERNEL_HEIGHT * KERNEL_WIDTH),
-        )
-        row, column = top + i, left + j
+    for begin_tap in range(0, ALL_TAPS, TAPS):
+        t = begin_tap + tl.arange(0, TAPS)
+        c, i, j = t // (KERNEL_HEIGHT * KERNEL_WIDTH), t // KERNEL_WIDTH % KERNEL_HEIGHT, t % KERNEL_WIDTH
+        row, column = top + i[None, :], left + j[None, :]
         inside = is_place[:, None] & (t < ALL_TAPS)[None, :]
         inside = inside & (row >= 0) & (row < height) & (column >= 0) & (column < width)
-        pixels = tl.load(x + corner + (c[None, :] * x_channel + i * x_row + j * x_column), mask=inside, other=0.0)
+        tap = c.to(tl.int64) * x_channel + i.to(tl.int64) * x_row + j.to(tl.int64) * x_column
+        pixels = tl.load(x + corner + tap[None, :], mask=inside, other=0.0)
         if mean is not None:
+            of_channel = tl.load(mean + c.to(tl.int64), mask=c < CHANNELS, other=0.0)
             # Padding is 0, not -mean.
-            pixels = tl.where(inside, pixels - tl.load(mean + c, mask=c < CHANNELS, other=0.0)[None, :], 0.0)
-        weights = tl.load(weight + f[None, :] * ALL_TAPS + t[:, None], other=0.0,
+            pixels = tl.where(inside, pixels - of_channel[None, :], 0.0)
+        weights = tl.load(weight + f[None, :] * ALL_TAPS + t.to(tl.int64)[:, None], other=0.0,
                           mask=is_filter[None, :] & (t < ALL_TAPS)[:, None])  # fmt: skip
         total = tl.dot(pixels, weights, total, input_precision="ieee")
     if bias is not None:
@@ -100,7 +93,7 @@ def step_linf(
             is_tap = (c < CHANNELS) & (i < KERNEL_HEIGHT) & (j < KERNEL_WIDTH)
             row, out_column = down - p // STRIDE, across - q // STRIDE
             inside = is_place & (row >= 0) & (row < out_height) & (out_column >= 0) & (out_column < out_width)
-            at = (sample * z_sample + row * z_row + out_column * z_column)[:, None]
+            at = (sample * z_sample + row.to(tl.int64) * z_row + out_column.to(tl.int64) * z_column)[:, None]
             tap = (c.to(tl.int64) * TAPS + i.to(tl.int64) * KERNEL_WIDTH + j)[None, :]
             of_tap = tl.zeros((PLACES, COLUMNS), tl.float32)
             for begin_filter in range(0, filters, FILTERS):
@@ -115,8 +108,8 @@ def step_linf(
                 of_tap = tl.dot(g, weights, of_tap, input_precision="ieee")
             # Nothing of a NaN for pixels that this element of z does not have for taps.
             total += tl.where(is_tap[None, :], of_tap, 0.0)
-    row = down[:, None] * STRIDE + (below - padding)[None, :]
-    column = across[:, None] * STRIDE + (right - padding)[None, :]
+    row = down.to(tl.int64)[:, None] * STRIDE + (below - padding)[None, :]
+    column = across.to(tl.int64)[:, None] * STRIDE + (right - padding)[None, :]
     keep = is_place[:, None] & (c < CHANNELS)[None, :]
     keep = keep & (row >= 0) & (row < height) & (column >= 0) & (column < width)
     offsets = (sample * x_sample)[:, None] + (c.to(tl.int64) * x_channel)[None, :] + row * x_row + column * x_column

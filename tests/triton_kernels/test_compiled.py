@@ -71,11 +71,11 @@ class Code:
     def accesses(self, kind):
         return {name for name in self.instructions if name.startswith(kind)}
 
-    def check(self, registers):
+    def check(self, registers, stack=0):
         assert self.instructions
-        assert self.stack == 0
-        assert not self.count["LDL"]
-        assert not self.count["STL"]
+        assert self.stack <= stack
+        assert not self.count["LDL"] or stack
+        assert not self.count["STL"] or stack
         assert self.registers <= registers
         # Tensors have more than 2^31 elements: 32-bit products, and offsets of vectors, would overflow.
         offsets = re.findall(r"tt\.addptr .*, tensor<[0-9x]*(i\d+)>", self.ttir)
@@ -396,9 +396,27 @@ def test_first_layers(kernel, stride, dtype, arch, layout, tmp_path):
         }  # fmt: skip
         chosen = {name: kind for name, kind in types.items() if name in called.arg_names and name not in one}
         code = Code(called, chosen, constants, arch, conv_act_operators.LAUNCH, tmp_path)
-        code.check(255)
+        # A few numbers are kept in memory where that makes room for another block.
+        code.check(255, stack=64)
         assert code.count["FFMA"] > 16
         # No tensor cores, which round to TF32.
         assert not {name for name in code.count if "MMA" in name}
         assert ".f64" not in code.ptx
         assert ".ftz" not in code.ptx or not step
+
+
+@pytest.mark.parametrize("kernel", [latent.perturbed, latent.step_l2, conv_act.forward, conv_act.step_linf])
+def test_fused_kernels_of_one_number(kernel, tmp_path):
+    """Arguments of 1 are constants."""
+    types = dict.fromkeys(("grad", "z", "delta", "out", "x", "x_adv", "y", "weight", "lo", "hi"), "*fp32!")
+    types |= dict.fromkeys(("first", "second", "alpha", "eps", "lowest", "highest", "tiles"), "i32")
+    types = {name: kind for name, kind in types.items() if name in kernel.arg_names}
+    others = ("kernel", "lo_", "hi_", "alpha_", "eps_", "x_", "y_", "z_", "out_", "place_")
+    sizes = ("sample_size", "channels", "inner", "plane", "samples", "height", "width", "filters", "stride", "padding")
+    ones = {name for name in kernel.arg_names if name in sizes or name.startswith(others)} - {"x_adv"}
+    constants = dict.fromkeys((*ones, "CHANNELS", "KERNEL_HEIGHT", "KERNEL_WIDTH", "STRIDE"), 1)
+    constants |= dict.fromkeys(("NUMBERS", "ALPHA", "EPS"), 0) | dict.fromkeys(("FAST", "WIDE", "TAIL"), False)
+    constants |= dict.fromkeys(("LO", "HI"), 2) | dict.fromkeys(("PLACES", "FILTERS", "TAPS", "COLUMNS"), 16)
+    formula_of = formula("silu", "value" if kernel is conv_act.forward else "derivative")
+    constants |= {"PASS": "linf", "F": formula_of, "SIZE": operators.TILE}
+    Code(kernel, types, constants, 90, WITHOUT_FUSION, tmp_path).check(255, stack=64)

@@ -124,8 +124,9 @@ def test_stems(stem, last):
     assert check_feasible(found, problem.x, torch.tensor(0.03).item()).violations == 0
     if stem == "pixels between":
         assert (gradient == 0).double().mean() > 0.3
-    _, z = operator("conv_act")(problem.x_adv, *problem.layer, *SILU, 0, True)
-    assert torch.equal(problem.step(SILU, z=z), found)
+    if last:
+        _, z = operator("conv_act")(problem.x_adv, *problem.layer, *SILU, 0, True)
+        assert torch.equal(problem.step(SILU, z=z), found)
 
 
 @pytest.mark.parametrize(("name", "numbers"), dict(reversed(CASES)).items(), ids=str)

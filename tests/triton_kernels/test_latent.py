@@ -164,7 +164,7 @@ def test_layouts(small_tiles, layout, dtype):
     check_close(operator("act_perturbed_backward")(grad, z, delta, *rest), gradient)
     ones = (1,) * (z.dim() - 2)
     each, channel = torch.rand(samples, channels, dtype=dtype) * 0.1, torch.rand(1, channels, dtype=dtype) * 0.1
-    for target in (delta, delta.contiguous()):
+    for target in (delta, delta.contiguous()) if layout in ("channels_last", "batch inside") else (delta,):
         moved, grad_z = target.clone(memory_format=torch.preserve_format), torch.empty(z.shape, dtype=dtype)
         step("linf", grad, z, moved, *rest, 9.0, 9.0, each, channel, *UNBOUNDED, grad_z)
         if z.numel():
@@ -263,10 +263,23 @@ def test_gradients_without_direction(norm):
     assert (moved[0, 3:] != delta[0, 3:]).all()
 
 
-def test_sizes_beyond_32_bits_of_an_index(monkeypatch):
-    """Of the same results, by 64-bit divisions."""
-    from sat_kernels.triton_kernels import latent_operators
+def test_samples_of_more_than_32_bits_can_count(monkeypatch):
+    """Their elements' channels are found by 64-bit divisions, with the same results."""
+    import triton
+    import triton.language as tl
 
+    from sat_kernels.triton_kernels import latent, latent_operators
+
+    @triton.jit
+    def channels_from(out, begin, channels, inner, CHANNEL: tl.constexpr):
+        within = begin + tl.arange(0, 16)
+        tl.store(out + tl.arange(0, 16), CHANNEL(within, channels, inner, True))
+
+    out, begin = torch.empty(16, dtype=torch.int64), 2**33 + 5
+    channels_from[(1,)](out, begin, 7, 3, latent._channel)
+    assert out.tolist() == [(begin + i) // 3 % 7 for i in range(16)]
+    assert latent_operators._wide(2**32)
+    assert not latent_operators._wide(2**32 - 1)
     grad, z, delta = perturbed((2, 3, 5))
     rest = ("swish", 0.0, 0.0, torch.linspace(0.5, 1.5, 3), None)
     found = []
