@@ -9,7 +9,9 @@ namespace sat_kernels {
 // rounded down.
 template <bool downward = false, class T> SK_FN T within_bounds(T delta, T z, T lo, T hi) {
   const auto below = [](T a, T b) SK_INLINE_LAMBDA { return downward ? a - b : sum_rounded_down(a, -b); };
-  return at_most(at_least(delta, -below(z, lo)), below(hi, z));
+  // Comparisons, since a GPU's maximum hands on NaN: where z is NaN, delta stays.
+  const T lowest = -below(z, lo), highest = below(hi, z), high_enough = delta < lowest ? lowest : delta;
+  return high_enough > highest ? highest : high_enough;
 }
 
 // The Linf step along the sign of g; NaN and 0 make none.

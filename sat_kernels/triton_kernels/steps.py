@@ -63,7 +63,7 @@ class PreparedStep:
             or of.dtype != (dtype or self.dtype) or of.device != self.x_adv.device
         ):  # fmt: skip
             raise RuntimeError(
-                f"{name}: expected (samples or 1, channels or 1) numbers of the right dtype on x_adv's device"
+                f"{name}: expected (samples or 1, channels or 1) numbers of the right dtype on the tensors' device"
             )
         strides = of.stride(0) if rows > 1 else 0, of.stride(1) if columns > 1 else 0
         return of, *strides, 2 if strides[1] else 1

@@ -151,8 +151,9 @@ def test_sizes_and_bounds(dtype, norm):
 def test_nan_and_infinity():
     z = torch.tensor([[0.5, math.nan, 0.5, 0.5, math.inf]])
     grad = torch.tensor([[math.nan, 1.0, math.inf, -math.inf, 1.0]])
-    for norm in NORMS:
-        delta = act_backward_pgd_step_(grad, z, torch.zeros(1, 5), activation="silu", eps=0.5, alpha=0.1, norm=norm)
+    for norm, lo in ((norm, lo) for norm in NORMS for lo in (None, 0.0)):
+        step = {"activation": "silu", "eps": 0.5, "alpha": 0.1, "norm": norm, "lo": lo}
+        delta = act_backward_pgd_step_(grad, z, torch.zeros(1, 5), **step)
         assert delta[0, :2].tolist() == [0.0, 0.0]
         assert delta[0, 2] > 0 > delta[0, 3]
 
