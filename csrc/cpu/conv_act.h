@@ -29,7 +29,6 @@ template <class F> void with_storage(DType dtype, const F& f) {
 }
 
 typedef float Quad __attribute__((vector_size(16)));
-static_assert(kFilters == 4, "which quads are for");
 
 template <class S> SK_FN Quad quad(const S* from) {
   Quad q;
@@ -62,24 +61,34 @@ SK_FN void each_row(const Images& t, const ConvGeometry& g, int64_t sample, int6
   for (int64_t y = 0; y < g.out_height; ++y) row(first + y * t.row, y * g.out_width);
 }
 
-// The sample's planes of some filters, `apart` numbers from each other, from and to memory. Where filters are neighbours
-// there, four places of four filters go at a time: a third of the time of one by one.
+// Calls square(f, x) for four places of four filters at a time where filters are `neighbours` in memory, which takes a third
+// of the time of one by one, and one(f, x) for others.
+template <class Square, class One>
+SK_FN void each_quad(bool neighbours, int64_t width, int64_t filters, const Square& square, const One& one) {
+  const int64_t f_end = neighbours ? filters / 4 * 4 : 0, x_end = neighbours ? width / 4 * 4 : 0;
+  for (int64_t f = 0; f < f_end; f += 4) {
+    for (int64_t x = 0; x < x_end; x += 4) square(f, x);
+  }
+  for (int64_t f = 0; f < filters; ++f) {
+    for (int64_t x = f < f_end ? x_end : 0; x < width; ++x) one(f, x);
+  }
+}
+
+// The sample's planes of some filters, `apart` numbers from each other, from and to memory.
 inline void read_planes(const Images& from, const ConvGeometry& g, int64_t sample, int64_t filter, int64_t filters,
                         int64_t apart, float* to) {
   with_storage(from.dtype, [&]<class S>(S*) {
     each_row<S>(from, g, sample, filter, [&](const S* row, int64_t out) {
-      int64_t x = 0;
-      if (from.channel == 1 && filters == kFilters) {
-        for (; x + 4 <= g.out_width; x += 4) {
-          Quad quads[4];
-          for (int i = 0; i < 4; ++i) quads[i] = quad(row + (x + i) * from.column);
-          transpose(quads);
-          for (int f = 0; f < 4; ++f) put(to + f * apart + out + x, quads[f]);
-        }
-      }
-      for (int64_t f = 0; f < filters; ++f) {
-        for (int64_t i = x; i < g.out_width; ++i) to[f * apart + out + i] = load(row[f * from.channel + i * from.column]);
-      }
+      each_quad(from.channel == 1, g.out_width, filters,
+                [&](int64_t f, int64_t x) SK_INLINE_LAMBDA {
+                  Quad quads[4];
+                  for (int i = 0; i < 4; ++i) quads[i] = quad(row + (x + i) * from.column + f);
+                  transpose(quads);
+                  for (int i = 0; i < 4; ++i) put(to + (f + i) * apart + out + x, quads[i]);
+                },
+                [&](int64_t f, int64_t x) SK_INLINE_LAMBDA {
+                  to[f * apart + out + x] = load(row[f * from.channel + x * from.column]);
+                });
     });
   });
 }
@@ -87,18 +96,16 @@ inline void write_planes(const Images& to, const ConvGeometry& g, int64_t sample
                          int64_t apart, const float* from) {
   with_storage(to.dtype, [&]<class S>(S*) {
     each_row<S>(to, g, sample, filter, [&](S* row, int64_t in) {
-      int64_t x = 0;
-      if (to.channel == 1 && filters == kFilters) {
-        for (; x + 4 <= g.out_width; x += 4) {
-          Quad quads[4];
-          for (int f = 0; f < 4; ++f) quads[f] = quad(from + f * apart + in + x);
-          transpose(quads);
-          for (int i = 0; i < 4; ++i) put(row + (x + i) * to.column, quads[i]);
-        }
-      }
-      for (int64_t f = 0; f < filters; ++f) {
-        for (int64_t i = x; i < g.out_width; ++i) row[f * to.channel + i * to.column] = store<S>(from[f * apart + in + i]);
-      }
+      each_quad(to.channel == 1, g.out_width, filters,
+                [&](int64_t f, int64_t x) SK_INLINE_LAMBDA {
+                  Quad quads[4];
+                  for (int i = 0; i < 4; ++i) quads[i] = quad(from + (f + i) * apart + in + x);
+                  transpose(quads);
+                  for (int i = 0; i < 4; ++i) put(row + (x + i) * to.column + f, quads[i]);
+                },
+                [&](int64_t f, int64_t x) SK_INLINE_LAMBDA {
+                  row[f * to.channel + x * to.column] = store<S>(from[f * apart + in + x]);
+                });
     });
   });
 }
@@ -106,6 +113,27 @@ inline void write_planes(const Images& to, const ConvGeometry& g, int64_t sample
 // Whether a sample's planes are floats one after the other.
 inline bool are_planes(const Images& t, const ConvGeometry& g) {
   return t.dtype == DType::float32 && t.column == 1 && t.row == g.out_width;
+}
+
+// Two vectors of z for kFilters filters, whose planes are `apart`. Of its own: inlined, its sums do not stay in registers.
+[[gnu::noinline]] inline void convolve(const float* from, const int64_t* offsets, int64_t taps, const float* weights,
+                                       const float* bias, float* to, int64_t apart) {
+  Lanes sums[kFilters][2];
+#pragma GCC unroll 8
+  for (int f = 0; f < kFilters; ++f) sums[f][0] = sums[f][1] = Lanes{} + bias[f];
+  for (int64_t t = 0; t < taps; ++t, weights += kFilters) {
+    const Lanes a = lanes(from + offsets[t]), b = lanes(from + offsets[t] + kLanes);
+#pragma GCC unroll 8
+    for (int f = 0; f < kFilters; ++f) {
+      sums[f][0] += a * weights[f];
+      sums[f][1] += b * weights[f];
+    }
+  }
+#pragma GCC unroll 8
+  for (int f = 0; f < kFilters; ++f, to += apart) {
+    put(to, sums[f][0]);
+    put(to + kLanes, sums[f][1]);
+  }
 }
 
 class FirstLayer {
@@ -142,33 +170,14 @@ class FirstLayer {
 
   // z of kFilters filters from `filter` on, in planes.
   const float* preactivation(int64_t filter) {
-    const float* weights = forward_weights_ + filter * taps_.size();
+    float bias[kFilters] = {};
+    for (int64_t f = 0; f < count(filter) && layer_.bias != nullptr; ++f) bias[f] = layer_.bias[filter + f];
     for (int64_t y = 0; y < g_.out_height; ++y) {
+      const float* const row = row_of(image_, 0, y * g_.stride, 0);
       // Ends of rows write beyond them, where the next row is written later.
       for (int64_t x = 0; x < g_.out_width; x += 2 * kLanes) {
-        Lanes sums[kFilters][2];
-#pragma GCC unroll 4
-        for (int64_t f = 0; f < kFilters; ++f) {
-          const float bias = layer_.bias == nullptr || filter + f >= g_.filters ? 0 : layer_.bias[filter + f];
-          sums[f][0] = sums[f][1] = Lanes{} + bias;
-        }
-        const float* from = row_of(image_, 0, y * g_.stride, 0) + x;
-        const float* w = weights;
-        for (const int64_t offset : taps_) {
-          const Lanes a = lanes(from + offset), b = lanes(from + offset + kLanes);
-#pragma GCC unroll 4
-          for (int64_t f = 0; f < kFilters; ++f) {
-            sums[f][0] += a * w[f];
-            sums[f][1] += b * w[f];
-          }
-          w += kFilters;
-        }
-#pragma GCC unroll 4
-        for (int64_t f = 0; f < kFilters; ++f) {
-          float* to = z_ + f * size_.out_size + y * g_.out_width + x;
-          put(to, sums[f][0]);
-          put(to + kLanes, sums[f][1]);
-        }
+        convolve(row + x, taps_.data(), taps_.size(), forward_weights_ + filter * taps_.size(), bias,
+                 z_ + y * g_.out_width + x, size_.out_size);
       }
     }
     return z_;
@@ -271,50 +280,78 @@ class FirstLayer {
   }
 
   template <int C> void add_to_rows(int64_t filter, int64_t filters) {
-    for (int64_t y = g_.padding; y < g_.padding + g_.height; ++y) {
-      for (int64_t phase = 0; phase < g_.stride; ++phase) {
-        // Columns of this phase that are not padding.
-        const int64_t first = (std::max<int64_t>(0, g_.padding - phase) + g_.stride - 1) / g_.stride;
-        const int64_t end = (g_.padding + g_.width - phase + g_.stride - 1) / g_.stride;
-        int64_t x = first;
-        constexpr int wide = C == 4 ? 2 : kWide / kLanes;
-        for (; x + wide * kLanes <= end; x += wide * kLanes) add_to<C, wide>(filter, filters, y, phase, x);
-        for (; x < end; x += kLanes) add_to<C, 1>(filter, filters, y, phase, x);
+    for (int64_t phase = 0; phase < g_.stride; ++phase) {
+      const int64_t taps = phase < g_.kernel_width ? (g_.kernel_width - 1 - phase) / g_.stride + 1 : 0;
+      for (int64_t y = g_.padding; y < g_.padding + g_.height; ++y) {
+        switch (taps) {
+          case 0: break;
+          case 1: add_to_row<C, 1>(filter, filters, y, phase, taps); break;
+          case 2: add_to_row<C, 2>(filter, filters, y, phase, taps); break;
+          case 3: add_to_row<C, 3>(filter, filters, y, phase, taps); break;
+          default: add_to_row<C, 0>(filter, filters, y, phase, taps);
+        }
       }
     }
   }
 
+  // To those columns of a row's phase that are not padding. Taps: how many there are, or 0: `taps`.
+  template <int C, int Taps> void add_to_row(int64_t filter, int64_t filters, int64_t y, int64_t phase, int64_t taps) {
+    const int64_t first = (std::max<int64_t>(0, g_.padding - phase) + g_.stride - 1) / g_.stride;
+    const int64_t end = (g_.padding + g_.width - phase + g_.stride - 1) / g_.stride;
+    // With what is multiplied, 11 to 15 registers.
+    constexpr int wide = C < 3 ? 4 : 2;
+    int64_t x = first;
+    for (; x + wide * kLanes <= end; x += wide * kLanes) add_to<C, wide, Taps>(filter, filters, y, phase, taps, x);
+    for (; x < end; x += kLanes) add_to<C, 1, Taps>(filter, filters, y, phase, taps, x);
+  }
+
   // To V vectors of each channel, which are in registers meanwhile.
-  template <int C, int V> SK_FN void add_to(int64_t filter, int64_t filters, int64_t y, int64_t phase, int64_t x) {
-    const int64_t taps = g_.kernel_height * g_.kernel_width * C;
-    Lanes sums[C][V];
-#pragma GCC unroll 4
-    for (int c = 0; c < C; ++c) {
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) sums[c][v] = lanes(row_of(gradient_, c, y, phase) + x + v * kLanes);
-    }
-    for (int64_t f = 0; f < filters; ++f) {
-      for (int64_t ky = y % g_.stride, out_row = y / g_.stride; ky < g_.kernel_height && out_row >= 0;
-           ky += g_.stride, --out_row) {
-        if (out_row >= g_.out_height) continue;
-        const float* row = padded_ + (f * g_.out_height + out_row) * size_.out_width + size_.back + x;
-        const float* w = backward_weights_ + (filter + f) * taps + (ky * g_.kernel_width + phase) * C;
-        for (int64_t kx = phase; kx < g_.kernel_width; kx += g_.stride, --row, w += g_.stride * C) {
+  template <int C, int V, int Taps>
+  SK_FN void add_to(int64_t filter, int64_t filters, int64_t y, int64_t phase, int64_t taps, int64_t x) {
+    const int64_t area = g_.kernel_height * g_.kernel_width * C, plane = g_.out_height * size_.out_width;
+    const int64_t apart = g_.stride * C, channel = size_.rows * g_.stride * size_.image_width;
+    float* const to = row_of(gradient_, 0, y, phase) + x;
+    // Taps take turns with two sums where there are fewer than 8, each of which is ready after as many products as are made in
+    // four cycles.
+    constexpr int turns = C * V < 8 ? 2 : 1;
+    Lanes sums[turns][C][V] = {};
+    for (int64_t ky = y % g_.stride, out_row = y / g_.stride; ky < g_.kernel_height && out_row >= 0;
+         ky += g_.stride, --out_row) {
+      if (out_row >= g_.out_height) continue;
+      const float* rows = padded_ + out_row * size_.out_width + size_.back + x;
+      const float* weights = backward_weights_ + filter * area + (ky * g_.kernel_width + phase) * C;
+      for (int64_t f = 0; f < filters; ++f, rows += plane, weights += area) {
+        const auto add = [&](int64_t tap, int turn) SK_INLINE_LAMBDA {
+          const float* const w = weights + tap * apart;
           Lanes grads[V];
 #pragma GCC unroll 4
-          for (int v = 0; v < V; ++v) grads[v] = lanes(row + v * kLanes);
+          for (int v = 0; v < V; ++v) grads[v] = lanes(rows - tap + v * kLanes);
 #pragma GCC unroll 4
           for (int c = 0; c < C; ++c) {
 #pragma GCC unroll 4
-            for (int v = 0; v < V; ++v) sums[c][v] += grads[v] * w[c];
+            for (int v = 0; v < V; ++v) sums[turn][c][v] += grads[v] * w[c];
           }
+        };
+        if constexpr (Taps > 0) {
+#pragma GCC unroll 4
+          for (int tap = 0; tap < Taps; ++tap) add(tap, tap % turns);
+        } else {
+          int64_t tap = 0;
+          for (; tap + 2 <= taps; tap += 2) {
+            add(tap, 0);
+            add(tap + 1, turns - 1);
+          }
+          if (tap < taps) add(tap, 0);
         }
       }
     }
 #pragma GCC unroll 4
     for (int c = 0; c < C; ++c) {
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) put(row_of(gradient_, c, y, phase) + x + v * kLanes, sums[c][v]);
+      for (int v = 0; v < V; ++v) {
+        float* const at = to + c * channel + v * kLanes;
+        put(at, lanes(at) + (sums[0][c][v] + (turns > 1 ? sums[turns - 1][c][v] : Lanes{})));
+      }
     }
   }
 
@@ -351,9 +388,7 @@ class Planes {
     if (direct_) return static_cast<const float*>(from_.at) + sample * from_.sample + filter * from_.channel;
     const int64_t first = filter % kCopied;
     if (first == 0) {
-      for (int64_t f = 0; f < kCopied && filter + f < g_.filters; f += kFilters) {
-        read_planes(from_, g_, sample, filter + f, std::min(kFilters, g_.filters - filter - f), apart_, copies_ + f * apart_);
-      }
+      read_planes(from_, g_, sample, filter, std::min(kCopied, g_.filters - filter), apart_, copies_);
     }
     return copies_ + first * apart_;
   }

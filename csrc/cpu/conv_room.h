@@ -7,12 +7,10 @@
 
 namespace sat_kernels::cpu {
 
-// Filters that are worked on together: their part of a CIFAR sample fits the first-level cache.
-constexpr int64_t kFilters = 4;
-// Filters that are copied together where they are neighbours in memory: a cache line of floats.
-constexpr int64_t kCopied = 16;
-// Numbers of a vector, and of the vectors that are worked on together.
-constexpr int64_t kLanes = 8, kWide = 32;
+// Filters that are worked on together, and numbers of a vector: two of these for each filter are 12 of AVX2's 16 registers.
+constexpr int64_t kFilters = 6, kLanes = 8;
+// Filters that are copied together where they are neighbours in memory: whole parts of its cache lines.
+constexpr int64_t kCopied = 24;
 
 constexpr int64_t rounded_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
 
@@ -31,9 +29,9 @@ struct ConvRoom {
     back = (g.kernel_width - 1) / g.stride;
     const int64_t phase = (columns + g.stride - 1) / g.stride;
     // Whole vectors are read and written beyond the ends of rows.
-    image_width = std::max(phase, rounded_up(g.out_width, kWide)) + back + kWide;
-    out_size = g.out_height * g.out_width + kWide;
-    out_width = back + std::max(phase, g.out_width) + kWide;
+    image_width = std::max(phase + kLanes, rounded_up(g.out_width, 2 * kLanes) + back);
+    out_size = g.out_height * g.out_width + 2 * kLanes;
+    out_width = back + std::max(phase, g.out_width) + kLanes;
     weights = rounded_up(g.filters, kFilters) * g.channels * g.kernel_height * g.kernel_width;
     image = rows * g.stride * image_width * g.channels;
     planes = kFilters * out_size;
