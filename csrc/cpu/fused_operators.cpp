@@ -4,6 +4,7 @@
 #include "attacks.h"
 #include "conv_room.h"
 #include "dispatch.h"
+#include "kernels.h"
 
 namespace sat_kernels::cpu {
 namespace {
@@ -19,6 +20,7 @@ struct Cpu {
       return over_samples(job.samples, job.sample_size, 8 * job.sample_size,
                           [&](int64_t begin, int64_t end, void* room) { k.l2[dtype](job, begin, end, room); });
     }
+    if (pass == LatentPass::linf && is_plain(job) && dtype == int(DType::float32)) return plain_step(job);
     const auto kernel = (pass == LatentPass::forward ? k.forward : pass == LatentPass::backward ? k.backward : k.linf)[dtype];
     torch::stable::parallel_for(0, job.samples * job.sample_size, kGrain,
                                 [&](int64_t begin, int64_t end) { kernel(job, begin, end); });
@@ -28,6 +30,23 @@ struct Cpu {
   static void conv_step(const ConvStep& job, const Tensor&) { by_sample(attack_kernels().conv.step, job); }
 
  private:
+  static bool is_plain(const LatentJob& job) { return !job.out && !job.eps.of && !job.alpha.of && !is_bounded(job); }
+
+  static void plain_step(const LatentJob& job) {
+    Elementwise step{};
+    step.grad = job.grad;
+    step.input = job.z;
+    step.out = job.delta;
+    std::copy_n(job.f.numbers, kMostNumbers, step.numbers);
+    std::copy_n(job.f.parameters, kMostNumbers, step.parameters);
+    step.channels = job.f.channels;
+    step.inner = job.inner;
+    const auto kernel = kernels().step[int(job.f.which)];
+    torch::stable::parallel_for(0, job.samples * job.sample_size, kGrain, [&](int64_t begin, int64_t end) {
+      kernel(step, float(job.eps.number), float(job.alpha.number), begin, end);
+    });
+  }
+
   template <class Kernel, class Job> static void by_sample(const Kernel& kernel, const Job& job) {
     const ConvGeometry& g = job.layer.size;
     const int64_t work = g.filters * g.out_height * g.out_width * g.channels * g.kernel_height * g.kernel_width / 16;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../formulas/activations.h"
+#include "../formulas/latent.h"
 #include "../storage.h"
 #include "channels.h"
 #include "kernels.h"
@@ -76,6 +77,17 @@ void double_backward(const Elementwise& job, int64_t begin, int64_t end, double*
   });
 }
 
+// The step of latent.h where there are only tensors and numbers: in one loop, memory is read while f' is computed.
+template <template <class> class Formula>
+void step(const Elementwise& job, float eps, float alpha, int64_t begin, int64_t end) {
+  const float *grad = static_cast<const float*>(job.grad), *input = static_cast<const float*>(job.input);
+  float* delta = static_cast<float*>(job.out);
+  for_each<Formula, float>(job, begin, end, [=](const auto& f, int64_t i) SK_INLINE_LAMBDA {
+    const float d = delta[i];
+    delta[i] = latent_linf_step(d, grad[i] * f.derivative(input[i] + d), alpha, eps);
+  });
+}
+
 template <class T> double total(const T* terms, int64_t size) {
   // Eight sums side by side, since one would wait for itself at every term.
   double sums[8] = {};
@@ -138,6 +150,7 @@ inline Kernels make_kernels(const char* name) {
     SK_ALL_DTYPES(passes[int(Pass::forward)], forward, Formula SK_COMMA)                              \
     SK_ALL_DTYPES(passes[int(Pass::backward)], backward, Formula SK_COMMA)                            \
     SK_ALL_DTYPES(passes[int(Pass::double_backward)], double_backward, Formula SK_COMMA)              \
+    k.step[int(Activation::name)] = &step<Formula>;                                                   \
   }
 #define SK_LEARNABLE(name, Formula, ...)                                                              \
   SK_FIXED(name, Formula)                                                                             \
