@@ -219,7 +219,7 @@ __device__ __forceinline__ void load_filters(const S* first, int64_t channel, co
     }
   } else {
 #pragma unroll
-    for (int q = 0; q < Q; ++q) values[q] = item.has_filter(q) ? read_one(first + q * channel) : S(0.0f);
+    for (int q = 0; q < Q; ++q) values[q] = item.has_filter(q) ? read_one(first + q * channel) : S{};
   }
 }
 

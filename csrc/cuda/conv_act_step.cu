@@ -49,7 +49,7 @@ __device__ __forceinline__ void load_grad(const ConvStep& job, const StepPlan& p
     S stored[Q];
     if (keeps && !first_time) {
 #pragma unroll
-      for (int q = 0; q < Q; ++q) stored[q] = item.has_filter(q) ? kept[q * region.size()] : S(0.0f);
+      for (int q = 0; q < Q; ++q) stored[q] = item.has_filter(q) ? kept[q * region.size()] : S{};
     } else {
       const S* from = element<S>(job.grad, region, block.sample, Place(region, output), item);
       load_filters(from, job.grad.channel, item, plan.packed, stored);

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from ..activations import ACTIVATIONS
 from ..ops.conv_act import MOST_CHANNELS
+from ..ops.named import row_of
 from .normalized import Normalized
 
 # Larger kernels may not fit its shared memory.
@@ -190,9 +190,9 @@ def _is_activation(module: Module) -> bool:
 
 
 def _is_known(module: Module) -> bool:
-    """Whether the table has it, and a user's subclass has not changed it."""
-    ours = type(module).__module__ in ("sat_kernels.nn.activations", "torch.nn.modules.activation")
-    return ours and type(module).__name__ in {row.module for row in ACTIVATIONS.values()} - {"ReLUSmoothBackward"}
+    """Whether it is in the table, and the gradient that attacks follow is its derivative."""
+    row = row_of(module)
+    return row is not None and row.module != "ReLUSmoothBackward"
 
 
 def _is_frozen(norm: torch.nn.BatchNorm2d) -> bool:

@@ -48,6 +48,7 @@ def conv_act(
 
     Raises:
         TypeError, ValueError: an argument is not as above.
+        RuntimeError: on a GPU, kernels (from about 20 x 20 on) that its shared memory has no room for.
     """
     row, numbers = named(activation)
     layer = _Layer(x, weight, bias, stride, padding, mean)
@@ -134,7 +135,7 @@ def conv_act_backward_pgd_step_(
         ``x_adv``.
 
     Raises:
-        TypeError, ValueError: an argument is not as above; nothing is changed.
+        TypeError, ValueError, RuntimeError: as those of :func:`conv_act`; nothing is changed.
     """
     row, numbers = named(activation)
     layer = _Layer(x_adv, weight, bias, stride, padding, mean)

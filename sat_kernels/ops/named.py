@@ -5,6 +5,7 @@ from torch.nn import Module
 from ..activations import ACTIVATIONS, Activation
 
 _MODULES = {row.module: row for row in ACTIVATIONS.values()}
+_HOMES = ("torch.nn.modules.activation", "sat_kernels.nn.activations", "sat_kernels.nn.relu_smooth_backward")
 _EXPECTED = f"expected one of {', '.join(ACTIVATIONS)}; or (name, *numbers); or the module of one"
 
 
@@ -21,12 +22,20 @@ def named(activation) -> tuple[Activation, tuple]:
         return _row(activation[0], activation), activation[1:]
     if not isinstance(activation, Module):
         raise TypeError(f"activation is a {type(activation).__name__}: {_EXPECTED}")
-    row = next((_MODULES[cls.__name__] for cls in type(activation).__mro__ if cls.__name__ in _MODULES), None)
+    row = row_of(activation)
     if row is None:
         raise ValueError(f"activation={activation}: {_EXPECTED}")
-    if row.module == "GELU":
-        row = ACTIVATIONS["gelu_tanh" if activation.approximate == "tanh" else "gelu"]
     return row, tuple(getattr(activation, p.name) for p in row.parameters)
+
+
+def row_of(module: Module) -> Activation | None:
+    """The row of the activation that the module computes, if it is one: a subclass with another ``forward`` is not."""
+    for cls in type(module).__mro__:
+        if cls.__module__ in _HOMES and cls.__name__ in _MODULES and type(module).forward is cls.forward:
+            if cls.__name__ == "GELU":
+                return ACTIVATIONS["gelu_tanh" if module.approximate == "tanh" else "gelu"]
+            return _MODULES[cls.__name__]
+    return None
 
 
 def _row(name: str, given) -> Activation:

@@ -187,6 +187,13 @@ def test_what_is_not_plain_runs_as_it_is(net, batch):
         setattr(module, attribute, kept)
     assert layer.fused(x) is not None
 
+    class Other(nn.SiLU):
+        def forward(self, input):
+            return input.sin()
+
+    layer.chain[-1] = Other()
+    assert layer.fused(x) is None
+
 
 @pytest.mark.parametrize("mode", ["eval", "train", "batch_stats", "as_is"])
 @pytest.mark.parametrize("lower", [True, False])

@@ -118,3 +118,17 @@ def test_bad_keywords():
     module.delta = torch.zeros(3)
     with pytest.raises(ValueError, match="delta has shape"):
         module(torch.zeros(2, 3))
+
+
+def test_subclasses_are_the_activation_unless_they_compute_something_else():
+    class Named(torch.nn.SiLU):
+        pass
+
+    class Other(torch.nn.SiLU):
+        def forward(self, input):
+            return input.sin()
+
+    z = torch.randn(2, 3)
+    assert torch.equal(nn.PerturbedActivation(Named())(z), F.silu(z))
+    with pytest.raises(ValueError, match="activation=Other"):
+        nn.PerturbedActivation(Other())
