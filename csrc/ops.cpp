@@ -93,5 +93,11 @@ STABLE_TORCH_LIBRARY(sat_kernels, m) {
       "conv_act_backward_pgd_step_(Tensor grad, Tensor(a!) x_adv, Tensor x, Tensor? z, " SK_CONV
       ", float eps, float alpha, Tensor? eps_of, Tensor? alpha_of, float clip_min, float clip_max, int steps) -> ()");
 #undef SK_CONV
+  // What follows a convolution: input += bias + residual, and f(scale input + shift), where the four are there; and the
+  // gradient at the addends, with that of the sum's other uses, grad_sum. See affine_act_operators.h.
+  m.def("affine_act_(Tensor(a!) input, Tensor? bias, Tensor? residual, Tensor? scale, Tensor? shift, " SK_F ") -> Tensor");
+  m.def(
+      "affine_act_backward(Tensor grad, Tensor sum, Tensor? grad_sum, Tensor? scale, Tensor? shift, " SK_F
+      ") -> Tensor");
 #undef SK_F
 }

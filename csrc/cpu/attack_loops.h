@@ -1,6 +1,7 @@
 // All of attacks' kernels, compiled once per instruction set: SK_TARGET names the namespace they go to.
 #pragma once
 
+#include "affine_act.h"
 #include "attacks.h"
 #include "conv_act.h"
 #include "latent.h"
@@ -22,6 +23,7 @@ const AttackKernels& attack_kernels() {
     k.state = state_kernels();
     k.latent = latent_kernels();
     k.conv = {&conv_forward, &conv_step};
+    k.affine_act = affine_act_kernels();
     return k;
   }();
   return kernels;

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 
+#include "../affine_act.h"
 #include "../conv_act.h"
 #include "../losses.h"
 #include "../starts.h"
@@ -57,6 +58,12 @@ struct ConvKernels {
   void (*step)(const ConvStep&, int64_t begin, int64_t end, void* room);
 };
 
+// Elements [begin, end) of all.
+struct AffineActKernels {
+  void (*forward[int(DType::count)])(const AffineAct&, int64_t begin, int64_t end);
+  void (*backward[int(DType::count)])(const AffineAct&, int64_t begin, int64_t end);
+};
+
 struct AttackKernels {
   StepKernels steps;
   LossKernels losses;
@@ -64,6 +71,7 @@ struct AttackKernels {
   StateKernels state;
   LatentKernels latent;
   ConvKernels conv;
+  AffineActKernels affine_act;
 };
 
 // Those for this machine.

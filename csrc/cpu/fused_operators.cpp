@@ -1,4 +1,5 @@
-// Perturbed activations and a network's first layer on the CPU.
+// Perturbed activations, a network's first layer, and what follows a convolution, on the CPU.
+#include "../affine_act_operators.h"
 #include "../conv_act_operators.h"
 
 #include "attacks.h"
@@ -28,6 +29,12 @@ struct Cpu {
 
   static void conv_forward(const ConvForward& job, const Tensor&) { by_sample(attack_kernels().conv.forward, job); }
   static void conv_step(const ConvStep& job, const Tensor&) { by_sample(attack_kernels().conv.step, job); }
+
+  static void affine_act(Pass pass, const AffineAct& job, const Tensor& sum) {
+    const AffineActKernels& k = attack_kernels().affine_act;
+    const auto kernel = (pass == Pass::forward ? k.forward : k.backward)[int(dtype_of(sum))];
+    torch::stable::parallel_for(0, job.size, kGrain, [&](int64_t begin, int64_t end) { kernel(job, begin, end); });
+  }
 
  private:
   static bool is_plain(const LatentJob& job) { return !job.out && !job.eps.of && !job.alpha.of && !is_bounded(job); }
@@ -63,4 +70,5 @@ STABLE_TORCH_LIBRARY_IMPL(sat_kernels, CPU, m) {
   if (cpu::left_to_triton()) return;
   register_latent_operators<cpu::Cpu>(m);
   register_conv_act_operators<cpu::Cpu>(m);
+  register_affine_act_operators<cpu::Cpu>(m);
 }

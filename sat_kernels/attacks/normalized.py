@@ -35,11 +35,15 @@ class Normalized(torch.nn.Module):
         self.register_buffer("std", std.to(like.device), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.model(self.normalize(x))
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """(x - mean) / std."""
         channels = self.mean.numel()
         if x.dim() < 2 or channels not in (1, x.shape[1]):
             raise ValueError(f"x has shape {tuple(x.shape)}: expected (B, {channels}, ...)")
         shape = (-1, *(1,) * (x.dim() - 2))
-        return self.model((x - self.mean.reshape(shape)) / self.std.reshape(shape))
+        return (x - self.mean.reshape(shape)) / self.std.reshape(shape)
 
     def extra_repr(self) -> str:
         return f"mean={self.mean.tolist()}, std={self.std.tolist()}"

@@ -12,6 +12,7 @@ _libraries += [registration.register(device) for device, backend in KERNELS.item
 fake.register()
 
 # They look up operators, which are there now.
+from .affine_act import affine_act_  # noqa: E402
 from .conv_act import conv_act, conv_act_backward_pgd_step_  # noqa: E402
 from .latent import act_backward_pgd_step_, act_perturbed  # noqa: E402
 from .losses import AttackLoss, LossAndGradient, attack_loss, attack_loss_and_grad  # noqa: E402
@@ -22,6 +23,7 @@ __all__ = [
     "LossAndGradient",
     "act_backward_pgd_step_",
     "act_perturbed",
+    "affine_act_",
     "apgd_checkpoints",
     "apgd_step_",
     "apgd_update_",

@@ -56,6 +56,8 @@ FUSED = (
     f"conv_act(Tensor x, {_CONV}, int dtype, bool keep_z) -> (Tensor, Tensor)",
     f"conv_act_backward_pgd_step_(Tensor grad, Tensor(a!) x_adv, Tensor x, Tensor? z, {_CONV}, float eps, "
     "float alpha, Tensor? eps_of, Tensor? alpha_of, float clip_min, float clip_max, int steps) -> ()",
+    f"affine_act_(Tensor(a!) input, Tensor? bias, Tensor? residual, Tensor? scale, Tensor? shift, {_F}) -> Tensor",
+    f"affine_act_backward(Tensor grad, Tensor sum, Tensor? grad_sum, Tensor? scale, Tensor? shift, {_F}) -> Tensor",
 )
 
 

@@ -1,0 +1,96 @@
+"""What lowered models are made of. Blocks keep for the backward pass only what an input gradient needs."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+from torch.nn import Module
+
+from ...ops.affine_act import affine_act_
+
+
+class Layer(Module):
+    """A convolution or linear layer without gradients for its weights, which are static and computed elsewhere."""
+
+    def __init__(self, source: Module, weight: Tensor, bias: Tensor | None):
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
+        self.name = type(source).__name__
+        self.geometry = ()
+        if weight.dim() == 4:
+            self.geometry = (source.stride, source.padding, source.dilation, source.groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.to(self.weight.dtype)
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        if not self.geometry:
+            return F.linear(x, self.weight, bias)  # which does not keep x
+        if torch.compiler.is_compiling():  # which has its own rules for what is kept
+            return F.conv2d(x, self.weight, bias, *self.geometry)
+        return _Conv2d.apply(x, self.weight, bias, *self.geometry)
+
+
+class _Conv2d(Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, *geometry):
+        ctx.save_for_backward(weight)
+        ctx.shape, ctx.geometry = x.shape, geometry
+        return F.conv2d(x, weight, bias, *geometry)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (weight,) = ctx.saved_tensors
+        return torch.nn.grad.conv2d_input(ctx.shape, weight, grad, *ctx.geometry), *(None,) * 6
+
+
+class Affine(Module):
+    """A frozen batch norm."""
+
+    def __init__(self, scale: Tensor, shift: Tensor):
+        super().__init__()
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
+
+    def forward(self, x: Tensor) -> Tensor:
+        column = (-1, *(1,) * (x.dim() - 2))
+        return torch.addcmul(self.shift.view(column), x, self.scale.view(column)).to(x.dtype)
+
+
+class Tail(Module):
+    """(z + residual, f(norm(z + residual + bias))): what follows a convolution.
+
+    Args:
+        activation: as :func:`sat_kernels.ops.affine_act_` takes it, or "relu".
+        norm: the frozen batch norm between sum and activation, if there is one.
+        bias: that of the convolution, if it has left it to this.
+        owned: whether z's memory may be written to.
+        sum_is_used: elsewhere.
+    """
+
+    def __init__(self, activation, norm: Affine | None, bias: Tensor | None, owned: bool, sum_is_used: bool):
+        super().__init__()
+        self.norm, self.owned, self.sum_is_used = norm, owned, sum_is_used
+        self.register_buffer("bias", bias)
+        self._activation = (activation,)  # not as a part of this
+
+    def forward(self, z: Tensor, residual: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        (activation,) = self._activation
+        fits = residual is None or (residual.shape == z.shape and residual.dtype == z.dtype)
+        if residual is not None and not (self.owned and fits):
+            z, residual = z + residual, None
+        if activation == "relu":
+            return self._relu(z, residual)
+        norm = {} if self.norm is None else {"scale": self.norm.scale, "shift": self.norm.shift}
+        y = affine_act_(z, activation=activation, bias=self.bias, residual=residual, **norm)
+        return z, y
+
+    def _relu(self, z: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self.bias is not None:
+            z.add_(self.bias.view(-1, *(1,) * (z.dim() - 2)))
+        if residual is not None:
+            z.add_(residual)
+        if self.norm is not None:
+            return z, self.norm(z).relu_()
+        # In place it keeps its result alone.
+        return z, (torch.relu_ if self.owned and not self.sum_is_used else torch.relu)(z)
