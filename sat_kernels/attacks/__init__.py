@@ -1,9 +1,10 @@
 """Attacks. Each is built with its model and settings, and called with (x, y)."""
 
+from .apgd import APGD, APGDT
 from .fgsm import FGSM
 from .normalized import Normalized
 from .pgd import PGD
 from .slat import SLAT
 from .yopo import YOPO
 
-__all__ = ["FGSM", "PGD", "SLAT", "YOPO", "Normalized"]
+__all__ = ["APGD", "APGDT", "FGSM", "PGD", "SLAT", "YOPO", "Normalized"]

@@ -3,7 +3,7 @@
 from contextlib import contextmanager
 
 import torch
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 MODES = ("eval", "train", "batch_stats", "as_is")
 
@@ -44,3 +44,9 @@ def isolated(model, mode: str, device: torch.device):
                         # Through .data, which does not count as a change: a graph of the caller that has saved
                         # the buffer still finds the value that it saved.
                         buffer.data.copy_(value)
+
+
+def mixes_samples(model, mode: str) -> bool:
+    """Whether a sample's logits depend on the rest of its batch, as far as can be seen from within :func:`isolated`."""
+    modules = model.modules() if isinstance(model, torch.nn.Module) else ()
+    return mode == "train" or any(isinstance(m, _BatchNorm) and (m.training or m.running_mean is None) for m in modules)

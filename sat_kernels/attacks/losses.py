@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..ops import attack_loss, attack_loss_and_grad
+from ..ops import LossAndGradient, attack_loss, attack_loss_and_grad
 
 # Those of ops.attack_loss that need logits and labels alone.
 LOSSES = ("ce", "odds", "cw", "dlr")
@@ -23,14 +23,24 @@ def resolve(loss, exact: bool) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 class KernelLoss:
-    """One of :func:`sat_kernels.ops.attack_loss`, whose gradient at the logits needs no autograd."""
+    """One of :func:`sat_kernels.ops.attack_loss`, whose gradient at the logits needs no autograd.
 
-    def __init__(self, name: str):
-        self.name = name
+    ``of_samples``: its ``targets`` or ``clean_logits``.
+    """
+
+    def __init__(self, name: str, **of_samples: Tensor):
+        self.name, self.of_samples = name, of_samples
 
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
-        return attack_loss(logits, y, self.name).loss
+        return attack_loss(logits, y, self.name, **self.of_samples).loss
 
     def gradient(self, logits: Tensor, y: Tensor) -> Tensor:
         """That of the sum over the batch."""
-        return attack_loss_and_grad(logits, y, self.name).grad
+        return self.evaluate(logits, y).grad
+
+    def evaluate(self, logits: Tensor, y: Tensor) -> LossAndGradient:
+        return attack_loss_and_grad(logits, y, self.name, **self.of_samples)
+
+    def __getitem__(self, index: Tensor) -> "KernelLoss":
+        """The loss of some of the samples."""
+        return KernelLoss(self.name, **{name: values[index] for name, values in self.of_samples.items()})

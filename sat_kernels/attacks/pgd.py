@@ -1,15 +1,16 @@
 """Projected gradient descent."""
 
-import math
+import copy
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from ..ops import keep_best_, pgd_step_, random_start
+from ..ops import pgd_step_, random_start
 from . import published
 from .arguments import check_call, check_settings
-from .isolation import isolated
+from .bests import Bests
+from .isolation import isolated, mixes_samples
 from .losses import KernelLoss, resolve
 
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -129,13 +130,40 @@ class PGD:
         x_adv = self._run(x, y, seed, sample_ids, 0)
         if self.restarts == 1:
             return x_adv
-        best, best_loss = x_adv.clone(), x.new_full(y.shape, -math.inf)
-        success = torch.zeros_like(y, dtype=torch.bool)
-        keep_best_(best, best_loss, success, x_adv, *self._judge(x_adv, y))
+        bests = Bests(x_adv, *self._judge(x_adv, y))
         for restart in range(1, self.restarts):
-            x_adv = self._run(x, y, seed, sample_ids, restart)
-            keep_best_(best, best_loss, success, x_adv, *self._judge(x_adv, y))
-        return best
+            self._run_again(bests, x, y, seed, sample_ids, restart)
+        return bests.points
+
+    def _run_again(self, bests: Bests, x: Tensor, y: Tensor, seed: int, sample_ids: Tensor, restart: int, loss=None):
+        """A run that maximises ``loss`` if given; where samples are independent, only for those without success."""
+        attack = self
+        if loss is not None:
+            attack = copy.copy(self)
+            attack.loss = loss
+        index = bests.left() if self._is_splittable() else None
+        if index is not None and index.numel() < x.shape[0]:
+            if index.numel() == 0:
+                return
+            attack, x, y, sample_ids = attack._of(index), x[index], y[index], sample_ids[index]
+        else:
+            index = None
+        x_adv = attack._run(x, y, seed, sample_ids, restart)
+        bests.offer(x_adv, *self._judge(x_adv, y), index)
+
+    def _is_splittable(self) -> bool:
+        """Whether samples are known to be independent of each other: of a plain callable nothing is known."""
+        if not self.feasible:  # the loss is a mean over the batch
+            return False
+        return isinstance(self.model, torch.nn.Module) and not mixes_samples(self.model, self.mode)
+
+    def _of(self, index: Tensor) -> "PGD":
+        """This attack for some of the samples."""
+        attack = copy.copy(self)
+        attack.eps, attack.alpha = (v[index] if isinstance(v, Tensor) else v for v in (self.eps, self.alpha))
+        if isinstance(self.loss, KernelLoss):
+            attack.loss = self.loss[index]
+        return attack
 
     def _judge(self, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Per sample the loss that the attack maximises, and whether it has succeeded."""
@@ -166,13 +194,21 @@ class PGD:
     def _gradient(self, x_adv: Tensor, y: Tensor) -> Tensor:
         x_adv = x_adv.detach().requires_grad_()
         with torch.enable_grad():
-            start, cotangent = self._objective(self._logits(x_adv), y)
-            # Views that were made in no_grad() claim to require a gradient, which is only true of leaves.
-            differentiable = start is x_adv or start.grad_fn is not None
-            grad = torch.autograd.grad(start, x_adv, cotangent, allow_unused=True)[0] if differentiable else None
-        if grad is None:
-            raise ValueError("model has no gradient at its input: expected a differentiable one, not in no_grad()")
-        return grad
+            return _input_gradient(x_adv, *self._objective(self._logits(x_adv), y))
+
+    def _evaluate(self, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradient, and what :meth:`_judge` returns, from one forward pass."""
+        x_adv = x_adv.detach().requires_grad_()
+        with torch.enable_grad():
+            logits = self._logits(x_adv)
+            if isinstance(self.loss, KernelLoss) and self.feasible:
+                losses, correct, _, grad = self.loss.evaluate(logits, y)[:4]
+                start, cotangent, losses = logits, *((-grad, -losses) if self.targeted else (grad, losses))
+            else:
+                losses, correct = self._losses(logits, y), logits.argmax(1) == y
+                start, cotangent = losses.sum() if self.feasible else losses.mean(), None
+            grad = _input_gradient(x_adv, start, cotangent)
+        return grad, losses.detach(), correct == self.targeted
 
     def _objective(self, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
         """Where backpropagation starts, and with what."""
@@ -205,3 +241,12 @@ class PGD:
             f"random_start={self.random_start}, init={self.init!r}, restarts={self.restarts}, mode={self.mode!r}, "
             f"targeted={self.targeted}, precision='fp32', lowered=False)"
         )
+
+
+def _input_gradient(x_adv: Tensor, start: Tensor, cotangent: Tensor | None) -> Tensor:
+    # Views that were made in no_grad() claim to require a gradient, which is only true of leaves.
+    differentiable = start is x_adv or start.grad_fn is not None
+    grad = torch.autograd.grad(start, x_adv, cotangent, allow_unused=True)[0] if differentiable else None
+    if grad is None:
+        raise ValueError("model has no gradient at its input: expected a differentiable one, not in no_grad()")
+    return grad

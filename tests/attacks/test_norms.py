@@ -209,21 +209,24 @@ class Looks(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = function.overloadpacket.__name__
-        if name in ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "equal", "index", "index_put_"):
+        by_value = name in ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "equal")
+        by_mask = name in ("index", "index_put_") and any(t is not None and t.dtype == torch.bool for t in args[1])
+        if by_value or by_mask:
             self.found.append(name)
         return function(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
 def test_nothing_waits_for_the_device(net, batch, norm):
-    """Only the range of x is looked at, once, and only on a CPU."""
+    """But for the range of x, once and only on a CPU, and for how many samples need another restart."""
     for feasible in (True, False)[: 1 if norm == "L1" else 2]:
         for options in ({}, {"steps": 5, "restarts": 3}):
             # cross_entropy, since attack_loss looks at a factor on the CPU.
             attack = PGD(net, *SIZES[norm], norm=norm, loss=cross_entropies, feasible=feasible, **options)
             with Looks() as looks:
                 attack(*batch)
-            assert looks.found == ["_local_scalar_dense"] * 2
+            counts = options.get("restarts", 1) - 1 if feasible else 0
+            assert looks.found == ["_local_scalar_dense"] * (2 + counts)
 
 
 @pytest.mark.parametrize(
