@@ -81,7 +81,7 @@ class PGD:
         self.eps, self.alpha = (v if isinstance(v, Tensor) else float(v) for v in (eps, alpha))
         self.steps, self.random_start, self.norm, self.targeted = steps, random_start, norm, targeted
         self.clip_min, self.clip_max, self.restarts = float(clip_min), float(clip_max), restarts
-        self.loss, self.init = resolve(loss, exact=not feasible), init
+        self._loss, self.init = resolve(loss, exact=not feasible), init
         self.mode, self.precision = mode, precision
         self.lower, self.feasible, self.generator = lower, feasible, generator
         self._calls = 0
@@ -140,7 +140,7 @@ class PGD:
         attack = self
         if loss is not None:
             attack = copy.copy(self)
-            attack.loss = loss
+            attack._loss = loss
         index = bests.left() if self._is_splittable() else None
         if index is not None and index.numel() < x.shape[0]:
             if index.numel() == 0:
@@ -161,8 +161,8 @@ class PGD:
         """This attack for some of the samples."""
         attack = copy.copy(self)
         attack.eps, attack.alpha = (v[index] if isinstance(v, Tensor) else v for v in (self.eps, self.alpha))
-        if isinstance(self.loss, KernelLoss):
-            attack.loss = self.loss[index]
+        if isinstance(self._loss, KernelLoss):
+            attack._loss = self._loss[index]
         return attack
 
     def _judge(self, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -201,8 +201,8 @@ class PGD:
         x_adv = x_adv.detach().requires_grad_()
         with torch.enable_grad():
             logits = self._logits(x_adv)
-            if isinstance(self.loss, KernelLoss) and self.feasible:
-                losses, correct, _, grad = self.loss.evaluate(logits, y)[:4]
+            if isinstance(self._loss, KernelLoss) and self.feasible:
+                losses, correct, _, grad = self._loss.evaluate(logits, y)[:4]
                 start, cotangent, losses = logits, *((-grad, -losses) if self.targeted else (grad, losses))
             else:
                 losses, correct = self._losses(logits, y), logits.argmax(1) == y
@@ -212,8 +212,8 @@ class PGD:
 
     def _objective(self, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
         """Where backpropagation starts, and with what."""
-        if isinstance(self.loss, KernelLoss) and self.feasible:  # 100 us less than through autograd
-            grad = self.loss.gradient(logits, y)
+        if isinstance(self._loss, KernelLoss) and self.feasible:  # 100 us less than through autograd
+            grad = self._loss.gradient(logits, y)
             return logits, (-grad if self.targeted else grad)
         losses = self._losses(logits, y)
         # Summed, so that a sample's gradient does not shrink (and underflow) as the batch grows.
@@ -229,7 +229,7 @@ class PGD:
         return logits if logits.dtype == torch.float64 else logits.float()
 
     def _losses(self, logits: Tensor, y: Tensor) -> Tensor:
-        losses = self.loss(logits, y)
+        losses = self._loss(logits, y)
         if not isinstance(losses, Tensor) or losses.shape != y.shape:
             found = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
             raise ValueError(f"loss returned {found}: expected one loss per sample, a tensor {tuple(y.shape)}")

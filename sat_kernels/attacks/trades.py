@@ -1,0 +1,116 @@
+"""TRADES and MART: their attacks, and the losses that they train with."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..ops import attack_loss
+from .losses import KernelLoss
+from .pgd import PGD
+
+
+class _Regularised(PGD):
+    """PGD from a start next to the clean input, and a loss of the clean and the adversarial logits."""
+
+    def __init__(
+        self,
+        model: Callable[[Tensor], Tensor],
+        eps: float | Tensor = 8 / 255,
+        alpha: float | Tensor = 2 / 255,
+        steps: int = 10,
+        beta: float = 6.0,
+        *,
+        norm: str = "Linf",
+        clip_min: float = 0.0,
+        clip_max: float = 1.0,
+        init: str = "normal(0.001)",
+        mode: str = "eval",
+        precision: str = "fp32",
+        lower: bool = True,
+        generator: torch.Generator | None = None,
+    ):
+        box = {"clip_min": clip_min, "clip_max": clip_max}
+        how = {"mode": mode, "precision": precision, "lower": lower, "generator": generator}
+        super().__init__(model, eps, alpha, steps, norm=norm, init=init, **box, **how)
+        if not isinstance(beta, int | float) or not 0 <= beta < float("inf"):
+            raise ValueError(f"beta={beta!r}: expected a finite number >= 0")
+        self.beta = float(beta)
+
+    def loss(self, x: Tensor, y: Tensor, *, sample_ids: Tensor | None = None) -> Tensor:
+        """What to minimise, see the class; differentiable once.
+
+        After the attack, the model runs once on ``x`` and once on the adversarial examples, in the mode, autocast and
+        grad mode that the caller has it in; logits of 16 bits are taken to float32.
+
+        Args:
+            x, y, sample_ids: as in a call of the attack, but ``y`` are needed.
+
+        Returns:
+            0-d tensor, a mean over the batch.
+
+        Raises:
+            TypeError, ValueError: an argument is not as above.
+        """
+        if y is None:
+            raise ValueError("y=None: expected the (B,) labels to train with")
+        x_adv = self(x, y, sample_ids=sample_ids)
+        clean = self.model(x)
+        return self._outer_loss(clean, self.model(x_adv), y.to(clean.device, torch.int64))
+
+    def _outer_loss(self, clean: Tensor, logits: Tensor, y: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class TRADES(_Regularised):
+    """The attack of TRADES (Zhang et al., arXiv 1901.08573): PGD on KL(softmax f(x) || softmax f(x_adv)).
+
+    The clean logits are computed once. Labels are not used. :meth:`loss`, to be minimised, is the mean of the clean
+    cross-entropy + beta KL(softmax f(x) || softmax f(x_adv)); both logits have gradients.
+
+    Args:
+        eps, alpha, steps: as for :class:`PGD`. Published for CIFAR-10: 0.031, 0.007, 10.
+        beta: weight >= 0 of the divergence in :meth:`loss`.
+        init: the start; by default x + 0.001 N(0, 1), since at ``x`` itself the gradient is 0.
+        Others: as for :class:`PGD`.
+
+    Raises:
+        TypeError, ValueError: an argument is not as above.
+    """
+
+    def __call__(self, x: Tensor, y: Tensor | None = None, *, sample_ids: Tensor | None = None) -> Tensor:
+        if y is None and isinstance(x, Tensor) and x.dim() > 0:
+            y = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)  # else the model would be asked for them
+        return super().__call__(x, y, sample_ids=sample_ids)
+
+    __call__.__doc__ = PGD.__call__.__doc__
+
+    def _run(self, x: Tensor, y: Tensor, seed: int, sample_ids: Tensor, restart: int) -> Tensor:
+        attack = copy.copy(self)
+        attack._loss = KernelLoss("kl", clean_logits=self._logits(x.clone()))
+        return super(TRADES, attack)._run(x, y, seed, sample_ids, restart)
+
+    def _outer_loss(self, clean: Tensor, logits: Tensor, y: Tensor) -> Tensor:
+        divergence = attack_loss(logits, y, "kl", clean_logits=clean).loss.mean()
+        return attack_loss(clean, y, "ce").loss.mean() + self.beta * divergence
+
+
+class MART(_Regularised):
+    """The attack of MART (Wang et al., ICLR 2020): PGD on the cross-entropy, from next to the clean input.
+
+    :meth:`loss`, to be minimised, is the mean of "mart" of :func:`sat_kernels.ops.attack_loss`: cross-entropy of the
+    adversarial logits with a margin, + beta KL(softmax f(x) || softmax f(x_adv)) (1 - p_y(x)).
+
+    Args:
+        eps, alpha, steps: as for :class:`PGD`. Published for CIFAR-10: 0.031, 0.007, 10.
+        beta: weight >= 0 of the divergence; 6 in the published loss, 5 in its script.
+        init: the start; by default x + 0.001 N(0, 1).
+        Others: as for :class:`PGD`.
+
+    Raises:
+        TypeError, ValueError: an argument is not as above.
+    """
+
+    def _outer_loss(self, clean: Tensor, logits: Tensor, y: Tensor) -> Tensor:
+        return attack_loss(logits, y, "mart", clean_logits=clean, beta=self.beta).loss.mean()
