@@ -1,12 +1,14 @@
 """Checks of what attacks are given. Values of CUDA tensors are not looked at, since that would wait for the device."""
 
 import warnings
+from collections.abc import Collection
 from numbers import Integral, Real
 
 import torch
 from torch import Tensor
 
 from ..ops import random_start
+from .engine import PARTS, has_bf16
 from .isolation import MODES
 from .published import STEPS
 
@@ -33,8 +35,20 @@ def check_settings(
     if not feasible and norm not in STEPS:
         raise ValueError(f"feasible=False with norm={norm!r}: expected 'Linf' or 'L2', as torchattacks has them")
     random_start(torch.zeros(1, 1), eps=0.0, init=init, seed=0, norm=norm)  # refuses names that it does not know
-    if precision == "bf16":
-        warnings.warn("precision='bf16' is not there yet: the attack runs in fp32", stacklevel=3)
+
+
+def check_lowering(lower, compile) -> None:
+    names = () if isinstance(lower, bool) else lower
+    if isinstance(names, str) or not isinstance(names, Collection) or not set(names) <= set(PARTS):
+        raise ValueError(f"lower={lower!r}: expected True, False or some of {', '.join(map(repr, PARTS))}")
+    if not isinstance(compile, bool):
+        raise ValueError(f"compile={compile!r}: expected True or False")
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    if precision == "bf16" and not has_bf16(device):
+        text = f"precision='bf16': this {device.type} has no bf16 arithmetic, so gradients are computed in fp32"
+        warnings.warn(text, stacklevel=3)
 
 
 def _check_size(name: str, value) -> None:

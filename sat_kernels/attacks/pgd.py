@@ -1,15 +1,16 @@
 """Projected gradient descent."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor
 
 from ..ops import pgd_step_, random_start
 from . import published
-from .arguments import check_call, check_settings
+from .arguments import check_call, check_lowering, check_precision, check_settings
 from .bests import Bests
+from .engine import Replica, unwrapped
 from .isolation import isolated, mixes_samples
 from .losses import KernelLoss, resolve
 
@@ -43,8 +44,12 @@ class PGD:
             "radial", "sphere", "normal(s)" or "zero", see :func:`sat_kernels.ops.random_start`.
         mode: batch norm and dropout during the attack: "eval"; "train", which also updates running
             statistics; "batch_stats", batch statistics with the running ones untouched, dropout off; "as_is".
-        precision: "fp32". "bf16" is accepted and, in this version, runs in fp32 with a warning.
-        lower: whether the model may be rewritten into faster kernels. In this version it always runs as is.
+        precision: of the passes whose gradients are followed: "fp32", which is the model's own, or "bf16", with
+            ``x_adv`` and the logits in float32. Predictions and success are always by the model itself.
+        lower: whether gradients come from a replica of the model that does only the work that they need (weights are
+            read at every call); or which of its parts to use, see :data:`sat_kernels.attacks.engine.PARTS`. What
+            cannot be lowered runs as it is: :meth:`explain` tells.
+        compile: whether the replica is compiled by :func:`torch.compile`, for each batch size.
         feasible: whether results are inside ball and box in exact arithmetic; False rounds steps as torchattacks
             does (Linf, L2), and averages the loss over the batch as it does.
         generator: where the seed comes from (its ``initial_seed()``; nothing is drawn). None: torch's
@@ -71,11 +76,13 @@ class PGD:
         init: str = "uniform",
         mode: str = "eval",
         precision: str = "fp32",
-        lower: bool = True,
+        lower: bool | Collection[str] = True,
+        compile: bool = False,
         feasible: bool = True,
         generator: torch.Generator | None = None,
     ):
         check_settings(model, eps, alpha, steps, norm, clip_min, clip_max, restarts, init, mode, precision, feasible)
+        check_lowering(lower, compile)
         self.model = model
         # Floats, because a NumPy number times a tensor is an array.
         self.eps, self.alpha = (v if isinstance(v, Tensor) else float(v) for v in (eps, alpha))
@@ -84,6 +91,8 @@ class PGD:
         self._loss, self.init = resolve(loss, exact=not feasible), init
         self.mode, self.precision = mode, precision
         self.lower, self.feasible, self.generator = lower, feasible, generator
+        self.compile = compile
+        self._replica = Replica(model, lower, precision, compile)
         self._calls = 0
 
     def __call__(self, x: Tensor, y: Tensor | None = None, *, sample_ids: Tensor | None = None) -> Tensor:
@@ -105,6 +114,7 @@ class PGD:
         """
         sizes = {"eps": self.eps, "alpha": self.alpha}
         check_call(x, y, sample_ids, sizes, self.targeted, self.clip_min, self.clip_max)
+        check_precision(self.precision, x.device)
         if x.shape[0] == 0:
             return torch.empty_like(x)
         seed = torch.initial_seed() if self.generator is None else self.generator.initial_seed()
@@ -112,6 +122,7 @@ class PGD:
         if default_ids:
             sample_ids = torch.arange(x.shape[0], device=x.device)
             seed += _GOLDEN * self._calls
+        self._replica.expire()
         with (
             # Tensors that are made in the caller's inference mode could not carry gradients.
             torch.inference_mode(False),
@@ -125,6 +136,16 @@ class PGD:
             x_adv = self._best_of_restarts(x, y, seed, sample_ids)
         self._calls += default_ids
         return x_adv
+
+    def explain(self) -> str:
+        """How gradients are computed, as of the last call: what was lowered, what runs as it is and why, precision."""
+        mode = {
+            "eval": "batch norm: running statistics; dropout: off",
+            "train": "batch norm: batch statistics, running ones are updated; dropout: on",
+            "batch_stats": "batch norm: batch statistics, running ones are left alone; dropout: off",
+            "as_is": "batch norm, dropout: in the modes that the model's modules are in",
+        }
+        return f"{self!r}\n{self._replica.explain()}\n{mode[self.mode]} (mode={self.mode!r})"
 
     def _best_of_restarts(self, x: Tensor, y: Tensor, seed: int, sample_ids: Tensor) -> Tensor:
         x_adv = self._run(x, y, seed, sample_ids, 0)
@@ -194,13 +215,13 @@ class PGD:
     def _gradient(self, x_adv: Tensor, y: Tensor) -> Tensor:
         x_adv = x_adv.detach().requires_grad_()
         with torch.enable_grad():
-            return _input_gradient(x_adv, *self._objective(self._logits(x_adv), y))
+            return _input_gradient(x_adv, *self._objective(self._logits(x_adv, self._replica), y))
 
     def _evaluate(self, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The gradient, and what :meth:`_judge` returns, from one forward pass."""
         x_adv = x_adv.detach().requires_grad_()
         with torch.enable_grad():
-            logits = self._logits(x_adv)
+            logits = self._logits(x_adv, self._replica)
             if isinstance(self._loss, KernelLoss) and self.feasible:
                 losses, correct, _, grad = self._loss.evaluate(logits, y)[:4]
                 start, cotangent, losses = logits, *((-grad, -losses) if self.targeted else (grad, losses))
@@ -219,8 +240,9 @@ class PGD:
         # Summed, so that a sample's gradient does not shrink (and underflow) as the batch grows.
         return (losses.sum() if self.feasible else losses.mean()), None
 
-    def _logits(self, x: Tensor) -> Tensor:
-        logits = self.model(x)
+    def _logits(self, x: Tensor, model: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """The model's, or those of what stands for it."""
+        logits = (unwrapped(self.model) if model is None else model)(x)
         expected = f"expected floating ({x.shape[0]}, C) logits"
         if not isinstance(logits, Tensor):
             raise TypeError(f"model returned a {type(logits).__name__}: {expected}")
@@ -239,7 +261,7 @@ class PGD:
         return (
             f"{type(self).__name__}(eps={self.eps}, alpha={self.alpha}, steps={self.steps}, norm={self.norm!r}, "
             f"random_start={self.random_start}, init={self.init!r}, restarts={self.restarts}, mode={self.mode!r}, "
-            f"targeted={self.targeted}, precision='fp32', lowered=False)"
+            f"targeted={self.targeted}, precision={self.precision!r}, lower={self.lower!r}, compile={self.compile!r})"
         )
 
 

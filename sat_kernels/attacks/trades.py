@@ -88,7 +88,7 @@ class TRADES(_Regularised):
 
     def _run(self, x: Tensor, y: Tensor, seed: int, sample_ids: Tensor, restart: int) -> Tensor:
         attack = copy.copy(self)
-        attack._loss = KernelLoss("kl", clean_logits=self._logits(x.clone()))
+        attack._loss = KernelLoss("kl", clean_logits=self._logits(x.clone(), self._replica))
         return super(TRADES, attack)._run(x, y, seed, sample_ids, restart)
 
     def _outer_loss(self, clean: Tensor, logits: Tensor, y: Tensor) -> Tensor:

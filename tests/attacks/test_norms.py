@@ -223,6 +223,7 @@ def test_nothing_waits_for_the_device(net, batch, norm):
         for options in ({}, {"steps": 5, "restarts": 3}):
             # cross_entropy, since attack_loss looks at a factor on the CPU.
             attack = PGD(net, *SIZES[norm], norm=norm, loss=cross_entropies, feasible=feasible, **options)
+            attack(*batch)  # the first call looks whether the lowered model is the model
             with Looks() as looks:
                 attack(*batch)
             counts = options.get("restarts", 1) - 1 if feasible else 0

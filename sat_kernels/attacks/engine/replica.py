@@ -2,7 +2,6 @@
 needs."""
 
 import contextlib
-import warnings
 from collections import Counter
 from collections.abc import Callable, Collection
 
@@ -24,8 +23,8 @@ _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-9}
 class Replica:
     """``model`` as a function from input to logits, for gradients at the input.
 
-    Call :meth:`refresh` before every attack: it reads parameters and buffers, and traces the model anew if its
-    structure has changed. A model that cannot be lowered runs as it is.
+    Call :meth:`expire` before every attack: what is called next reads parameters and buffers, and traces the model
+    anew if its structure has changed. A model that cannot be lowered runs as it is.
 
     Args:
         model: the user's; frozen, and in the attack's mode, whenever this is used.
@@ -38,15 +37,23 @@ class Replica:
         self.model = unwrapped(model)
         self.parts = frozenset(PARTS if lower is True else lower or ())
         self.precision, self.compile = precision, compile
+        self._expired, self._remembers = True, False
         self._seen: tuple | None = None
         self._run: Callable[[Tensor], Tensor] = self.model
         self._weights: Weights | None = None
         self._dtype: torch.dtype | None = None
         self.notes: list[str] = []
 
+    def expire(self) -> None:
+        """An attack begins: weights and structure of the model may have changed."""
+        self._expired = True
+
+    @torch.no_grad()
     def refresh(self, x: Tensor) -> None:
-        """Before an attack on ``x``, within its isolation."""
-        seen = (Snapshot(self.model) if isinstance(self.model, Module) else None, x.device, x.dtype, x.dim())
+        """For inputs such as ``x``; within the attack's isolation."""
+        self._expired = False
+        lowers = self.parts and isinstance(self.model, Module)
+        seen = (Snapshot(self.model) if lowers else None, x.device, x.dtype, x.dim())
         if seen == self._seen:
             if self._weights is not None:
                 self._weights.refresh()
@@ -56,6 +63,8 @@ class Replica:
         self._seen = seen
 
     def __call__(self, x: Tensor) -> Tensor:
+        if self._expired:  # only now, since some attacks have ways of their own
+            self.refresh(x.detach())
         with torch.autocast(x.device.type, self._dtype) if self._dtype else contextlib.nullcontext():
             return self._run(x)
 
@@ -65,15 +74,15 @@ class Replica:
 
     def _build(self, x: Tensor) -> None:
         self._run, self._weights, self.notes = self.model, None, []
-        self._dtype = torch.bfloat16 if self.precision == "bf16" and _has_bf16(x.device) else None
+        self._dtype = torch.bfloat16 if self.precision == "bf16" and has_bf16(x.device) else None
         why_not = self._why_not(x)
         if not why_not:
-            try:
-                self._lower(x)
-            # Whatever the user's code raises when it is traced: it can still be run.
-            except Exception as error:
-                why_not = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
-                self._run, self._weights = self.model, None
+            with _buffers_kept(self.model):
+                before, wanted = Snapshot(self.model), self.model(x.clone())
+                self._remembers = before != Snapshot(self.model)
+                why_not = (
+                    "its forward pass changes its attributes" if self._remembers else self._try_to_lower(x, wanted)
+                )
         how = f"runs as it is: {why_not}" if why_not else "lowered"
         self.notes.insert(0, f"model: {type(self.model).__name__}, {how}")
         self.notes.append(self._about_precision(x.device))
@@ -81,14 +90,22 @@ class Replica:
             self._run = torch.compile(self._run, dynamic=False)
             self.notes.append("compiled by torch.compile, for static shapes")
 
+    def _try_to_lower(self, x: Tensor, wanted) -> str:
+        """Why it could not be, if so."""
+        try:
+            self._lower(x, wanted)
+        # Whatever the user's code raises when it is traced: it can still be run.
+        except Exception as error:
+            self._run, self._weights, self.notes = self.model, None, []
+            return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+        return ""
+
     def _about_precision(self, device: torch.device) -> str:
         if self.precision == "fp32":
             return "precision: the model's own"
         if self._dtype is not None:
             return "precision: bf16, logits in float32"
-        lacks = f"this {device.type} has no bf16 arithmetic"
-        warnings.warn(f"precision='bf16': {lacks}, so the attack runs in fp32", stacklevel=5)
-        return f"precision: the model's own, since {lacks}"
+        return f"precision: the model's own, since this {device.type} has no bf16 arithmetic"
 
     def _why_not(self, x: Tensor) -> str:
         """Why the model is not to be lowered, if so."""
@@ -96,6 +113,8 @@ class Replica:
             return "lower=False"
         if not isinstance(self.model, Module):
             return "it is no nn.Module"
+        if self._remembers:
+            return "its forward pass changes its attributes"
         if isinstance(self.model, (torch.jit.ScriptModule, torch._dynamo.OptimizedModule)):
             return "it is compiled already"
         if not is_plain(self.model):
@@ -107,9 +126,9 @@ class Replica:
             return f"its parameters are not all {x.dtype}, as the input is"
         return ""
 
-    def _lower(self, x: Tensor) -> None:
+    def _lower(self, x: Tensor, wanted: Tensor) -> None:
         run, weights, lowering = self._lowered(x, None)
-        self._check(x, run)
+        _check(run(x.clone()), wanted, x.dtype)
         if self._dtype is not None:
             run, weights, lowering = self._lowered(x, self._dtype)
         self._run, self._weights = run, weights
@@ -138,21 +157,24 @@ class Replica:
 
         return run, weights, lowering
 
-    @torch.no_grad()
-    def _check(self, x: Tensor, run: Callable) -> None:
-        """Whether ``run`` is the model, at ``x``."""
-        buffers = [(b, b.clone()) for b in self.model.buffers()]
-        try:
-            wanted, found = self.model(x.clone()), run(x.clone())
-        finally:
-            for buffer, value in buffers:
-                buffer.data.copy_(value)
-        if not isinstance(found, Tensor) or found.shape != wanted.shape:
-            raise ValueError("the traced model's result is another")
-        size = wanted.abs().max() * _TOLERANCE[x.dtype]
-        if not torch.allclose(found.to(wanted.dtype), wanted, rtol=0, atol=float(size), equal_nan=True):
-            difference = float((found - wanted).abs().max())
-            raise ValueError(f"the traced model's logits differ by {difference:.1e}")
+
+@contextlib.contextmanager
+def _buffers_kept(model: Module):
+    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in before:
+            buffer.data.copy_(value)
+
+
+def _check(found, wanted, dtype: torch.dtype) -> None:
+    """Whether ``found`` are the model's logits."""
+    if not isinstance(found, Tensor) or found.shape != wanted.shape:
+        raise ValueError("the traced model's result is another")
+    size = float(wanted.abs().max() * _TOLERANCE[dtype])
+    if not torch.allclose(found, wanted, rtol=0, atol=size, equal_nan=True):
+        raise ValueError(f"the traced model's logits differ by {float((found - wanted).abs().max()):.1e}")
 
 
 def unwrapped(model):
@@ -160,7 +182,8 @@ def unwrapped(model):
     return model.module if isinstance(model, torch.nn.parallel.DistributedDataParallel) else model
 
 
-def _has_bf16(device: torch.device) -> bool:
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device computes in bf16, and not only stores it."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()

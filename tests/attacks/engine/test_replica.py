@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 from zoo import MODELS, PostActivation, frozen, make, network
 
-from sat_kernels.attacks.engine import PARTS, Replica
+from sat_kernels.attacks.engine import PARTS, Replica, has_bf16
 
 
 def batch(dtype=torch.float64, size=4):
@@ -142,11 +142,18 @@ class Changing(nn.Module):
         return self.net(x) * self.settings["scale"][0]
 
 
+class Counting(Changing):
+    def forward(self, x):
+        self.passes = getattr(self, "passes", 0) + 1
+        return self.net(x)
+
+
 @pytest.mark.parametrize(
     ("model", "said"),
     [
         (Branching, "TraceError"),
         (Changing, "the traced model's logits differ"),
+        (Counting, "its forward pass changes its attributes"),
         (lambda: make("post").float(), "its parameters are not all torch.float64"),
         (lambda: torch.jit.script(make("mlp")), "it is compiled already"),
         (lambda: torch.compile(make("mlp"), backend="eager"), "it is compiled already"),
@@ -211,11 +218,10 @@ def test_keeps_less(name):
 
 def test_bf16():
     model, x = make("post", torch.float32), batch(torch.float32, 32)
-    with pytest.warns(UserWarning, match="bf16") if not torch.ops.mkldnn._is_mkldnn_bf16_supported() else _nothing():
-        replica = replica_of(model, x, precision="bf16")
-    # Where the arithmetic is not there, the blocks' own is.
-    replica._dtype = torch.bfloat16
-    replica._lower(x)
+    replica = replica_of(model, x, precision="bf16")
+    assert ("bf16, logits" if has_bf16(x.device) else "has no bf16 arithmetic") in replica.explain()
+    replica._dtype = torch.bfloat16  # also where there is no arithmetic of its own
+    replica._lower(x, model(x))
     logits, grad = gradient(replica, x)
     wanted, wanted_grad = gradient(model, x)
     assert (logits - wanted).abs().max() < 0.05 * wanted.abs().max()
@@ -229,9 +235,3 @@ def test_compiled():
     replica.refresh(x)
     assert "compiled" in replica.explain()
     check(model, replica, x, 1e-4)
-
-
-def _nothing():
-    import contextlib
-
-    return contextlib.nullcontext()
