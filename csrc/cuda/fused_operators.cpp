@@ -1,6 +1,8 @@
-// Perturbed activations and a network's first layer on a GPU.
+// Perturbed activations, a network's first layer, and what follows a convolution, on a GPU.
+#include "../affine_act_operators.h"
 #include "../conv_act_operators.h"
 
+#include "affine_act.h"
 #include "conv_act.h"
 #include "latent.h"
 #include "stream.h"
@@ -48,6 +50,12 @@ struct Cuda {
     cuda::conv_step(job, bytes > 0 ? room.mutable_data_ptr() : nullptr, shared, on.stream);
     check(cudaGetLastError(), "kernel launch");
   }
+  static void affine_act(Pass pass, const AffineAct& job, const Tensor& sum) {
+    STD_TORCH_CHECK(job.channels <= 0xffffffff, "input: ", job.channels, " channels: expected at most 2^32 - 1");
+    const On on(sum);
+    cuda::affine_act(pass, job, dtype_of(sum), on.stream);
+    check(cudaGetLastError(), "kernel launch");
+  }
 };
 
 }  // namespace
@@ -58,4 +66,5 @@ STABLE_TORCH_LIBRARY_IMPL(sat_kernels, CUDA, m) {
   if (cuda::left_to_triton()) return;
   register_latent_operators<cuda::Cuda>(m);
   register_conv_act_operators<cuda::Cuda>(m);
+  register_affine_act_operators<cuda::Cuda>(m);
 }
