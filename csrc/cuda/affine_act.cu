@@ -54,7 +54,7 @@ template <class S> struct Affine {
   }
 };
 
-// The channels of a thread's elements. Those of elements behind the end exist, too.
+// The channels of a thread's elements. Also elements behind the end have one.
 template <class S> class Channels {
  public:
   static constexpr int N = kPerAccess<S>;
@@ -142,6 +142,7 @@ template <class S, Pass P> __global__ void __launch_bounds__(kThreads, 8) affine
   using E = Exact<S>;
   const AffineAct& job = all.job;
   const Slice<N> slice(int64_t(blockIdx.x) * (kThreads * N), job.size, threadIdx.x, kThreads, all.packed);
+  if (slice.first >= job.size) return;
   constexpr bool forward = P == Pass::forward;
   const void* const inputs[] = {job.sum, forward ? job.residual : job.grad_sum, job.grad};
   uint4 loaded[3];

@@ -5,6 +5,7 @@ from emulated import Emulation, compile_library
 
 # What stress tests use, too.
 from emulated_operators import (  # noqa: F401
+    affine_act,
     attack_steps,
     conv_act,
     latent,

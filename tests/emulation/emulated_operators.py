@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from affine_act import AffineKernels
 from attack_steps import AttackSteps
 from conv_act import ConvKernels
 from emulated import COMPILER, cuda_headers
@@ -28,6 +29,11 @@ def attack_steps(toolchain, tmp_path_factory):
 @pytest.fixture(scope="session")
 def latent(toolchain, tmp_path_factory):
     return Latent(tmp_path_factory.mktemp("latent"))
+
+
+@pytest.fixture(scope="session")
+def affine_act(toolchain, tmp_path_factory):
+    return AffineKernels(tmp_path_factory.mktemp("affine_act"))
 
 
 @pytest.fixture(scope="session")

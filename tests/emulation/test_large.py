@@ -5,6 +5,8 @@ import mmap
 import numpy as np
 import pytest
 import torch
+from affine_act import added, run_affine
+from affine_act import expected as affine_expected
 from attack_steps import run_step
 from calls import PASSES, close, expected, values
 
@@ -92,3 +94,34 @@ def test_step(attack_steps, samples, each):
         pixels = x.edges()[k][moved].contiguous()
         pgd_step_(wanted, grad.edges()[k][moved].contiguous(), pixels, eps=0.25, alpha=0.125)
         assert torch.equal(found[moved], wanted)
+
+
+# Channels, inner: two channels in an access, neighbouring channels, and element for element.
+LOOKUPS = {"rows": (3, 9), "long rows": (3, 2**30 + 1), "columns": (24, 1), "each": (3, 1)}
+
+
+@pytest.mark.parametrize("kind", ["forward", "backward"])
+@pytest.mark.parametrize("layout", LOOKUPS)
+def test_affine_act(affine_act, layout, kind):
+    """More than 2^32 elements, of which an index has more than 32 bits."""
+    channels, inner = LOOKUPS[layout]
+    size, dtype = (2**32 // (channels * inner) + 2) * channels * inner, torch.bfloat16
+    names = ("sum", "residual") if kind == "forward" else ("sum", "grad")
+    memory = {k: Sparse(size, dtype, seed, k == "sum") for seed, k in enumerate(names)}
+    vectors = ("bias", "scale", "shift") if kind == "forward" else ("scale", "shift")
+    numbers = {k: values(channels, torch.float32, 9 + i) for i, k in enumerate(vectors)}
+    before = [{k: memory[k].edges()[end].clone() for k in names} for end in range(2)]
+    memory["out"] = Sparse(size, dtype, None, writable=True)
+    run_affine(affine_act, kind, memory | numbers, "silu", layout=(channels, inner), edge_blocks=2)
+    assert stored_elements(memory["out"]) > 3 * 1024
+    for end, tensors in enumerate(before):
+        found, total = (memory[k].edges()[end] for k in ("out", "sum"))
+        written = (~found.isnan()).nonzero().flatten()
+        assert written.numel() > 1024
+        channel = (written + end * (size - EDGE)) // inner % channels
+        # Each element is a channel of its own, with that channel's numbers.
+        tensors = {k: t[written].unsqueeze(0) for k, t in tensors.items()}
+        tensors |= {k: t[channel] for k, t in numbers.items()}
+        stored = total[written].unsqueeze(0)
+        close(stored.flatten(), added(tensors).flatten(), "sum")
+        close(found[written], affine_expected(kind, tensors, stored, "silu", ()).flatten(), "out")
