@@ -23,6 +23,8 @@ def register(device: str) -> torch.library.Library:
         library.impl(name, _calling(name, module="latent_operators"))
     for name in ("conv_act", "conv_act_backward_pgd_step_"):
         library.impl(name, _calling(name, module="conv_act_operators"))
+    for name in ("affine_act_", "affine_act_backward"):
+        library.impl(name, _calling(name, module="affine_act_operators"))
     library.impl("attack_loss", _calling("attack_loss", module="loss_operators"))
     return library
 

@@ -35,8 +35,8 @@ class AffineKernels(Emulation):
 def run_affine(kernels, kind, tensors, name, numbers=(), *, layout=None, offsets=None, **settings):
     """Runs a pass; gives all of its memory by name.
 
-    ``tensors``: sum and whatever else the pass takes, by the names of AffineAct, all dense and in one layout, but for
-    vectors per channel. Or Memory, where ``layout`` is (channels, inner). ``offsets``: in elements from 16-byte boundaries.
+    ``tensors``: sum and whatever else the pass takes, by the names of AffineAct; all but vectors per channel dense and
+    in one layout. Or Memory, where ``layout`` is (channels, inner). ``offsets``: in elements from 16-byte boundaries.
     """
     total, offsets = tensors["sum"], offsets or {}
     adds = kind == "forward" and ("bias" in tensors or "residual" in tensors)

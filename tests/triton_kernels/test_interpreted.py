@@ -48,6 +48,7 @@ GROUPS = {
     "derivatives": (TRITON, "test_derivatives and (mish or smu or celu)", [OPS / "test_activation_autograd.py"]),
     "latents": (TRITON, "", [HERE / "test_latent.py"]),
     "first layers": (TRITON, "", [HERE / "test_conv_act.py"]),
+    "after convolutions": (TRITON, "", [HERE / "test_affine_act.py"]),
     "memory": ({"SAT_KERNELS_BACKEND": "auto"}, "", [HERE / "test_memory.py"]),
 }
 # The quotients that a GPU would find, in float32.
