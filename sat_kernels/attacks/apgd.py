@@ -146,8 +146,12 @@ class APGDT(APGD):
 
     def _best_of_restarts(self, x: Tensor, y: Tensor, seed: int, sample_ids: Tensor) -> Tensor:
         logits = self._logits(x.clone())
+        if logits.shape[1] < 4:
+            raise ValueError(
+                f"model has {logits.shape[1]} classes: expected at least 4, as the targeted DLR loss needs"
+            )
         bests = Bests(x, self._losses(logits, y), logits.argmax(1) != y)
-        ranked = logits.argsort(1, descending=True, stable=True)
+        ranked = logits.argsort(dim=1, descending=True, stable=True)
         classes = min(self.n_target_classes, logits.shape[1] - 1)
         for run, (rank, _) in enumerate(product(range(1, classes + 1), range(self.restarts))):
             towards = KernelLoss("dlr_targeted", targets=ranked[:, rank].contiguous())
