@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..ops import APGDState, apgd_checkpoints, apgd_step_, apgd_update_
-from .bests import Bests
+from .bests import Bests, compacted
 from .losses import KernelLoss
 from .pgd import PGD
 
@@ -35,6 +35,7 @@ class APGD(PGD):
             model still gets right.
         rho: share of steps, 0 to 1: the step size is halved where the loss rose in at most so many.
         random_start: as for :class:`PGD`, distributed as AutoAttack's.
+        early_stop: as for :class:`PGD`; a sample leaves once a point fools the model.
         targeted, clip_min, clip_max, mode, precision, lower, generator: as for :class:`PGD`.
 
     Raises:
@@ -58,6 +59,7 @@ class APGD(PGD):
         mode: str = "eval",
         precision: str = "fp32",
         lower: bool = True,
+        early_stop: bool = False,
         generator: torch.Generator | None = None,
     ):
         super().__init__(
@@ -76,6 +78,7 @@ class APGD(PGD):
             mode=mode,
             precision=precision,
             lower=lower,
+            early_stop=early_stop,
             generator=generator,
         )
         if not 0 <= rho <= 1:
@@ -83,7 +86,11 @@ class APGD(PGD):
         self.rho = rho
 
     def _run(self, x: Tensor, y: Tensor, seed: int, sample_ids: Tensor, restart: int) -> Tensor:
+        if self.early_stop:
+            self._check_early_stop()
         x_adv = self._start(x, seed, sample_ids, restart)
+        attack, result, batch = self, x_adv.clone(), x.shape[0]
+        index = torch.arange(batch, device=x.device)
         grad, loss, fooled = self._evaluate(x_adv, y)
         state = APGDState.start(x_adv, grad, loss, fooled, eps=self.eps, norm=self.norm)
         state.previous_loss.zero_()  # as AutoAttack has it, where the paper has the starting point's
@@ -91,16 +98,30 @@ class APGD(PGD):
         grad = state.best_grad.clone()
         x_prev, last, checkpoints = x_adv.clone(), 0, apgd_checkpoints(self.steps, self.norm)
         for step in range(1, self.steps + 1):
-            sizes = {"eps": self.eps, "step_size": state.step_size, "top_k": state.top_k}
+            sizes = {"eps": attack.eps, "step_size": state.step_size, "top_k": state.top_k}
             apgd_step_(x_adv, x_prev, grad, x, norm=self.norm, first=step == 1, **sizes, **self._box())
-            found, loss, fooled = self._evaluate(x_adv, y)
+            found, loss, fooled = attack._evaluate(x_adv, y)
             grad.copy_(found)
             since = step - last if step in checkpoints else 0
             apgd_update_(state, x_adv, grad, loss, fooled, x=x, checkpoint=since, rho=self.rho)
             last += since
-        found = state.result()
-        _, fooled = self._judge(found, y)
-        return torch.where(fooled.reshape(-1, *(1,) * (x.dim() - 1)), found, state.best)
+            if attack.early_stop and compacted(~state.success, batch).numel() < index.numel():
+                found = attack._agreed(state, y)
+                kept = compacted(~state.success, batch)
+                if kept.numel() == index.numel():
+                    continue
+                result.index_copy_(0, index, found)
+                if kept.numel() == 0:
+                    return result
+                attack, index = attack._of(kept), index[kept]
+                x_adv, x_prev, x, y, grad = (tensor[kept] for tensor in (x_adv, x_prev, x, y, grad))
+                state = APGDState(**{name: t if t is None else t[kept] for name, t in vars(state).items()})
+        return result.index_copy_(0, index, attack._agreed(state, y))
+
+    def _agreed(self, state: APGDState, y: Tensor) -> Tensor:
+        """What has been found, with success where the user's own model agrees."""
+        state.success &= self._judge(state.result(), y)[1]
+        return state.result()
 
 
 class APGDT(APGD):
@@ -134,11 +155,12 @@ class APGDT(APGD):
         mode: str = "eval",
         precision: str = "fp32",
         lower: bool = True,
+        early_stop: bool = False,
         generator: torch.Generator | None = None,
     ):
         box = {"clip_min": clip_min, "clip_max": clip_max}
         how = {"mode": mode, "precision": precision, "lower": lower, "generator": generator}
-        again = {"restarts": restarts, "rho": rho, "random_start": random_start}
+        again = {"restarts": restarts, "rho": rho, "random_start": random_start, "early_stop": early_stop}
         super().__init__(model, eps, steps, norm=norm, loss="dlr", **again, **box, **how)
         if not isinstance(n_target_classes, int) or n_target_classes < 1:
             raise ValueError(f"n_target_classes={n_target_classes!r}: expected an integer >= 1")

@@ -9,15 +9,16 @@ from torch import Tensor
 from ..ops import pgd_step_, random_start
 from . import published
 from .arguments import check_call, check_lowering, check_precision, check_settings
-from .bests import Bests
+from .bests import Bests, compacted
 from .engine import Replica, unwrapped
+from .foreign_names import NamesArguments
 from .isolation import isolated, mixes_samples
 from .losses import KernelLoss, resolve
 
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
-class PGD:
+class PGD(NamesArguments):
     """Projected gradient descent on the input (Madry et al., arXiv 1706.06083).
 
     The model is left as it was, whatever happens: training flags, requires_grad, ``.grad``, buffers, global
@@ -52,6 +53,9 @@ class PGD:
         compile: whether the replica is compiled by :func:`torch.compile`, for each batch size.
         feasible: whether results are inside ball and box in exact arithmetic; False rounds steps as torchattacks
             does (Linf, L2), and averages the loss over the batch as it does.
+        early_stop: whether a sample stays at the first point, its start included, that the model misclassifies, and
+            leaves the batch, which shrinks by quarters. The same samples succeed, but with lower losses. Needs samples
+            that do not depend on each other: no batch norm in training mode.
         generator: where the seed comes from (its ``initial_seed()``; nothing is drawn). None: torch's
             default generator.
 
@@ -79,6 +83,7 @@ class PGD:
         lower: bool | Collection[str] = True,
         compile: bool = False,
         feasible: bool = True,
+        early_stop: bool = False,
         generator: torch.Generator | None = None,
     ):
         check_settings(model, eps, alpha, steps, norm, clip_min, clip_max, restarts, init, mode, precision, feasible)
@@ -90,7 +95,7 @@ class PGD:
         self.clip_min, self.clip_max, self.restarts = float(clip_min), float(clip_max), restarts
         self._loss, self.init = resolve(loss, exact=not feasible), init
         self.mode, self.precision = mode, precision
-        self.lower, self.feasible, self.generator = lower, feasible, generator
+        self.lower, self.feasible, self.early_stop, self.generator = lower, feasible, early_stop, generator
         self.compile = compile
         self._replica = Replica(model, lower, precision, compile)
         self._calls = 0
@@ -194,9 +199,38 @@ class PGD:
 
     def _run(self, x: Tensor, y: Tensor, seed: int, sample_ids: Tensor, restart: int) -> Tensor:
         x_adv = self._start(x, seed, sample_ids, restart)
+        if self.early_stop:
+            return self._run_until_fooled(x_adv, x, y)
         for _ in range(self.steps):
             x_adv = self._step(x_adv, self._gradient(x_adv, y), x)
         return x_adv
+
+    def _run_until_fooled(self, x_adv: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        self._check_early_stop()
+        result, batch, index = x_adv.clone(), x.shape[0], torch.arange(x.shape[0], device=x.device)
+        attack, stopped = self, torch.zeros_like(y, dtype=torch.bool)
+        for _ in range(self.steps):
+            grad, _, fooled = attack._evaluate(x_adv, y)
+            new = compacted(fooled & ~stopped, batch)
+            if new.numel():  # the user's own model decides
+                stopped[new] |= attack._of(new)._judge(x_adv[new], y[new])[1]
+            kept = compacted(~stopped, batch)
+            if kept.numel() < stopped.numel():
+                result.index_copy_(0, index, x_adv)
+                if kept.numel() == 0:
+                    return result
+                attack, index = attack._of(kept), index[kept]
+                x_adv, x, y, grad, stopped = (tensor[kept] for tensor in (x_adv, x, y, grad, stopped))
+            moved = attack._step(x_adv.clone(), grad, x)
+            x_adv = torch.where(stopped.reshape(-1, *(1,) * (x.dim() - 1)), x_adv, moved)
+        return result.index_copy_(0, index, x_adv)
+
+    def _check_early_stop(self) -> None:
+        if mixes_samples(self.model, self.mode):
+            raise ValueError(
+                f"early_stop=True with mode={self.mode!r}: expected samples that do not depend on each other, not "
+                "batch norm in training mode"
+            )
 
     def _start(self, x: Tensor, seed: int, sample_ids: Tensor, restart: int) -> Tensor:
         if not self.random_start:

@@ -204,7 +204,7 @@ def test_against_torchattacks_itself(make_net, norm, eps, loss):
     theirs = torchattacks.APGD(net, norm, eps, steps=20, loss=loss)
     with torch.random.fork_rng([]):
         torch.manual_seed(5)
-        best, correct, losses, _ = theirs.attack_single_run(x, y)
+        _, correct, losses, _ = theirs.attack_single_run(x, y)
         torch.manual_seed(5)
         noise = 2 * torch.rand(x.shape) - 1 if norm == "Linf" else torch.randn(x.shape)
     length = torch.linalg.vector_norm(noise.flatten(1), torch.inf if norm == "Linf" else 2, dim=1)

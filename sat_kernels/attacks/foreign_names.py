@@ -1,0 +1,56 @@
+"""What other libraries call the arguments of attacks, and an error that says what they are called here."""
+
+import difflib
+import inspect
+
+# Of torchattacks, Foolbox, AutoAttack, advertorch, CleverHans, ART, robustness, adversarial-library and training codes.
+_ALIASES = {
+    "model": "predict fmodel net network classifier estimator",
+    "eps": "epsilon epsilons max_norm radius",
+    "alpha": "step_size stepsize eps_iter eps_step abs_stepsize rel_stepsize lr",
+    "steps": "nb_iter n_iter n_iters num_iter max_iter iters iterations attack_iters perturb_steps num_steps niter",
+    "random_start": "rand_init random_init rand_start use_rs",
+    "norm": "ord order p norm_type lp_norm",
+    "targeted": "is_targeted",
+    "clip_min": "min_val lower_limit",
+    "clip_max": "max_val upper_limit",
+    "clip_min clip_max": "bounds clip_values clip_range box",
+    "restarts": "n_restarts num_restarts nb_restarts random_restarts",
+    "restarts random_start": "num_random_init",
+    "loss": "loss_fn loss_func loss_function criterion loss_type",
+    "init": "init_type random_type start",
+    "decay": "decay_factor momentum mu",
+    "n_target_classes": "num_target_classes num_classes n_classes",
+    "rho": "thr_decr",
+    "early_stop": "early_stopping",
+    "generator": "seed rng random_seed",
+}
+FOREIGN = {alias: names.split() for names, aliases in _ALIASES.items() for alias in aliases.split()}
+
+
+class NamesArguments:
+    """A base class whose constructors name the right argument where they are given a wrong one."""
+
+    # Not __init__: what is defined there is what signatures and help show. Nor a metaclass, whose call would hide both.
+    def __new__(cls, *arguments, **named):
+        if named:
+            check_names(cls, named)
+        return super().__new__(cls)
+
+
+def check_names(attack: type, named) -> None:
+    """Raises a TypeError for the first of the names that ``attack`` has no argument of."""
+    parameters = inspect.signature(attack.__init__).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    known = [name for name in parameters if name != "self"]
+    for name in named:
+        if name not in known:
+            raise TypeError(f"{attack.__name__}() has no argument {name!r}: expected {_meant(name, known)}")
+
+
+def _meant(name: str, known: list[str]) -> str:
+    every = FOREIGN | {own: [own] for own in known}
+    near = difflib.get_close_matches(name.lower(), every, 1, 0.75)
+    meant = [own for own in every[near[0]] if own in known] if near else []
+    return " and ".join(map(repr, meant)) if meant else f"one of {', '.join(known)}"
