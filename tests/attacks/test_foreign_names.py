@@ -60,7 +60,7 @@ def test_names_are_those_of_arguments():
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_signatures_are_shown_as_they_are(attack):
     parameters = inspect.signature(attack).parameters
-    assert list(parameters)[0] == "model"
+    assert next(iter(parameters)) == "model"
     assert "eps" in parameters
     assert not {"arguments", "named", "self"} & set(parameters)
 
