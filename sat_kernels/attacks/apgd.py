@@ -1,6 +1,6 @@
 """APGD, the attack without a step size to choose."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import product
 
 import torch
@@ -36,7 +36,7 @@ class APGD(PGD):
         rho: share of steps, 0 to 1: the step size is halved where the loss rose in at most so many.
         random_start: as for :class:`PGD`, distributed as AutoAttack's.
         early_stop: as for :class:`PGD`; a sample leaves once a point fools the model.
-        targeted, clip_min, clip_max, mode, precision, lower, generator: as for :class:`PGD`.
+        targeted, clip_min, clip_max, mode, precision, lower, compile, generator: as for :class:`PGD`.
 
     Raises:
         TypeError, ValueError: an argument is not as above.
@@ -58,7 +58,8 @@ class APGD(PGD):
         clip_max: float = 1.0,
         mode: str = "eval",
         precision: str = "fp32",
-        lower: bool = True,
+        lower: bool | Collection[str] = True,
+        compile: bool = False,
         early_stop: bool = False,
         generator: torch.Generator | None = None,
     ):
@@ -78,6 +79,7 @@ class APGD(PGD):
             mode=mode,
             precision=precision,
             lower=lower,
+            compile=compile,
             early_stop=early_stop,
             generator=generator,
         )
@@ -154,12 +156,13 @@ class APGDT(APGD):
         clip_max: float = 1.0,
         mode: str = "eval",
         precision: str = "fp32",
-        lower: bool = True,
+        lower: bool | Collection[str] = True,
+        compile: bool = False,
         early_stop: bool = False,
         generator: torch.Generator | None = None,
     ):
         box = {"clip_min": clip_min, "clip_max": clip_max}
-        how = {"mode": mode, "precision": precision, "lower": lower, "generator": generator}
+        how = {"mode": mode, "precision": precision, "lower": lower, "compile": compile, "generator": generator}
         again = {"restarts": restarts, "rho": rho, "random_start": random_start, "early_stop": early_stop}
         super().__init__(model, eps, steps, norm=norm, loss="dlr", **again, **box, **how)
         if not isinstance(n_target_classes, int) or n_target_classes < 1:

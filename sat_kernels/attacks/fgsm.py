@@ -1,6 +1,6 @@
 """The fast gradient sign method and what came of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor
@@ -38,7 +38,8 @@ class FGSM(PGD):
         init: str = "uniform",
         mode: str = "eval",
         precision: str = "fp32",
-        lower: bool = True,
+        lower: bool | Collection[str] = True,
+        compile: bool = False,
         feasible: bool = True,
         generator: torch.Generator | None = None,
     ):
@@ -59,6 +60,7 @@ class FGSM(PGD):
             mode=mode,
             precision=precision,
             lower=lower,
+            compile=compile,
             feasible=feasible,
             generator=generator,
         )
@@ -91,11 +93,12 @@ class NFGSM(PGD):
         loss: str | Callable[[Tensor, Tensor], Tensor] = "ce",
         mode: str = "eval",
         precision: str = "fp32",
-        lower: bool = True,
+        lower: bool | Collection[str] = True,
+        compile: bool = False,
         generator: torch.Generator | None = None,
     ):
         box = {"clip_min": clip_min, "clip_max": clip_max}
-        how = {"mode": mode, "precision": precision, "lower": lower, "generator": generator}
+        how = {"mode": mode, "precision": precision, "lower": lower, "compile": compile, "generator": generator}
         super().__init__(model, eps, eps, steps=1, targeted=targeted, loss=loss, **box, **how)
         if not isinstance(k, int | float) or not 0 <= k < float("inf"):
             raise ValueError(f"k={k!r}: expected a finite number >= 0")
@@ -139,11 +142,19 @@ class MIFGSM(PGD):
         init: str = "uniform",
         mode: str = "eval",
         precision: str = "fp32",
-        lower: bool = True,
+        lower: bool | Collection[str] = True,
+        compile: bool = False,
         generator: torch.Generator | None = None,
     ):
         start = {"restarts": restarts, "init": init, "generator": generator}
-        how = {"targeted": targeted, "loss": loss, "mode": mode, "precision": precision, "lower": lower}
+        how = {
+            "targeted": targeted,
+            "loss": loss,
+            "mode": mode,
+            "precision": precision,
+            "lower": lower,
+            "compile": compile,
+        }
         super().__init__(model, eps, alpha, steps, random_start, clip_min=clip_min, clip_max=clip_max, **start, **how)
         if not isinstance(decay, int | float) or not abs(decay) < float("inf"):
             raise ValueError(f"decay={decay!r}: expected a finite number")

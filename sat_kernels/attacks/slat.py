@@ -1,7 +1,7 @@
 """Single-step latent adversarial training's perturbations."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -46,7 +46,7 @@ class SLAT(PGD):
         loss: str | Callable[[Tensor, Tensor], Tensor] = "ce",
         mode: str = "eval",
         precision: str = "fp32",
-        lower: bool = True,
+        lower: bool | Collection[str] = True,
     ):
         alpha = 0.9 * eps if alpha is None else alpha
         box = {"clip_min": clip_min, "clip_max": clip_max}

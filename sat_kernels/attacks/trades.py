@@ -1,7 +1,7 @@
 """TRADES and MART: their attacks, and the losses that they train with."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor
@@ -28,11 +28,12 @@ class _Regularised(PGD):
         init: str = "normal(0.001)",
         mode: str = "eval",
         precision: str = "fp32",
-        lower: bool = True,
+        lower: bool | Collection[str] = True,
+        compile: bool = False,
         generator: torch.Generator | None = None,
     ):
         box = {"clip_min": clip_min, "clip_max": clip_max}
-        how = {"mode": mode, "precision": precision, "lower": lower, "generator": generator}
+        how = {"mode": mode, "precision": precision, "lower": lower, "compile": compile, "generator": generator}
         super().__init__(model, eps, alpha, steps, norm=norm, init=init, **box, **how)
         if not isinstance(beta, int | float) or not 0 <= beta < float("inf"):
             raise ValueError(f"beta={beta!r}: expected a finite number >= 0")

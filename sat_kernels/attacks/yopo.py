@@ -1,6 +1,6 @@
 """You only propagate once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor
@@ -55,7 +55,7 @@ class YOPO(PGD):
         init: str = "uniform",
         mode: str = "eval",
         precision: str = "fp32",
-        lower: bool = True,
+        lower: bool | Collection[str] = True,
         generator: torch.Generator | None = None,
     ):
         for name, value, least in (("m", m, 0), ("n", n, 1)):

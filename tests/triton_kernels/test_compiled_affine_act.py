@@ -18,8 +18,8 @@ from sat_kernels.triton_kernels.formulas import formula
 
 pytestmark = pytest.mark.skipif(not CUOBJDUMP.exists(), reason="this Triton has no cuobjdump")
 DIVISORS = {"inner_factor": "i32", "inner_shift": "i32", "channels_factor": "i32", "channels_shift": "i32"}
-# Instructions for each element in 16 bits with SiLU, with what a thread does once. At 4.3 TB/s an H200 has time for 55 to 62 in
-# passes of 8 bytes per element.
+# Instructions for each element in 16 bits with SiLU, with what a thread does once. At 4.3 TB/s an H200 has time for 55
+# to 62 in passes of 8 bytes per element.
 BUDGET = 55
 
 
