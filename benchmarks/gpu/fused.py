@@ -1,4 +1,5 @@
-"""Steps fused with activations: latent steps, the first layer and YOPO's inner loop, each against its eager form."""
+"""What is fused with activations, each against its eager form: latent steps, the first layer, YOPO's inner loop, and
+what follows a convolution."""
 
 import itertools
 import math
@@ -19,6 +20,8 @@ LATENTS = ((2048, 3072), (256, 64, 32, 32))
 STEMS = ((128, 32, 64, 3, 1, 1), (1024, 32, 64, 3, 1, 1), (128, 32, 16, 3, 1, 1), (64, 224, 64, 7, 2, 3),
          (64, 224, 192, 16, 16, 0))  # fmt: skip
 INNER_STEPS = 3
+# Feature maps of ResNets, for CIFAR and for ImageNet.
+FEATURES = ((128, 64, 32, 32), (128, 256, 14, 14))
 
 
 def fused_cases(
@@ -31,6 +34,9 @@ def fused_cases(
     for stem in ((2, 8, 4, 3, 1, 1),) if smoke else STEMS:
         for dtype, steps in itertools.product(dtypes, (1, INNER_STEPS)):
             yield _first_layer(suite, device, backend, stem, dtype, steps, compiler)
+    for shape in ((2, 4, 4, 4),) if smoke else FEATURES:
+        for dtype in dtypes:
+            yield _affine(suite, device, backend, shape, dtype, compiler)
 
 
 def _latent(suite, device, backend, shape, norm, dtype, compiler) -> Case:
@@ -140,3 +146,61 @@ def _first_layer(suite, device, backend, stem, dtype, steps, compiler) -> Case:
     title = f"{suite} {batch}x3x{side}x{side}, {filters} filters {kernel}x{kernel}"
     name = "first layer" if steps == 1 else f"inner loop of {steps}"
     return Case(title, name, "step", dtype, size / MIB, size + 12 * pixels, buffers, sides, backend)
+
+
+def _affine(suite, device, backend, shape, dtype, compiler) -> Case:
+    """x += r and silu(scale x + shift), and the gradient, in channels_last. r is so small that sums stay finite."""
+    size, kind = math.prod(shape), DTYPES[dtype]
+
+    def buffers(i):
+        torch.manual_seed(i)
+        tensors = [torch.randn(shape, device=device).to(kind) for _ in range(3)]
+        x, r, grad = (t.contiguous(memory_format=torch.channels_last) for t in tensors)
+        return x, r * 1e-3, grad, *(torch.rand(shape[1], device=device) for _ in range(2))
+
+    def ours(x, r, grad, scale, shift):
+        operators, silu = torch.ops.sat_kernels, (scale, shift, "silu", 0.0, 0.0, None, None)
+
+        def call():
+            return operators.affine_act_(x, None, r, *silu), operators.affine_act_backward(grad, x, None, *silu)
+
+        return call
+
+    # In the number type of the tensors: else each product would be float32.
+    def vectors(*of_channels):
+        return (v.to(kind).view(-1, 1, 1) for v in of_channels)
+
+    def eager(x, r, grad, scale, shift):
+        scale, shift = vectors(scale, shift)
+
+        def call():
+            z = torch.addcmul(shift, x.add_(r), scale)
+            return F.silu(z), torch.ops.aten.silu_backward(grad, z).mul_(scale)
+
+        return call
+
+    def compiled(x, r, grad, scale, shift):
+        scale, shift = vectors(scale, shift)
+
+        def forward(x, r, scale, shift):
+            return F.silu(x.add_(r) * scale + shift)
+
+        def backward(grad, x, scale, shift):
+            return torch.ops.aten.silu_backward(grad, x * scale + shift) * scale
+
+        torch._dynamo.reset()
+        run, back = (torch.compile(f, backend=compiler, fullgraph=True, dynamic=False) for f in (forward, backward))
+
+        def call():
+            return run(x, r, scale, shift), back(grad, x, scale, shift)
+
+        call()
+        return call
+
+    copy = Side(lambda x, *rest: lambda: x.clone())
+    sides = {backend: Side(ours), "eager": Side(eager), "compiled": Side(compiled), COPY: copy}
+    # Forward reads two tensors and writes two; backward reads two and writes one.
+    bytes_of_all = size * kind.itemsize
+    facts = {"moved_by": {COPY: 2 * bytes_of_all}}
+    title, mib = f"{suite} {'x'.join(map(str, shape))}", bytes_of_all / MIB
+    return Case(title, "affine_act", "both passes", dtype, mib, 7 * bytes_of_all, buffers, sides, backend, facts)

@@ -61,6 +61,7 @@ _PARTS = {
     "execution": (["step", "execution"], "bit-equal step, streams, graphs, autocast, devices", 40, 90),
     "attacks": (["norm_steps", "losses", "starts_and_state"], "steps in every norm, losses, starts, state", 60, 180),
     "fused": (["fused"], "latent steps, first layers, the inner loop", 60, 200),
+    "affine": (["affine_act"], "what follows a convolution, forward and backward", 30, 150),
     "large": (["large"], "more than 2^31 elements", 60, 90),
 }
 
@@ -88,12 +89,13 @@ STEPS = (
     *(_sanitizer("racecheck", file) for file in ("norm_steps", "losses")),
     _sanitizer("memcheck", "fused"),
     _sanitizer("racecheck", "fused"),
+    _sanitizer("memcheck", "affine_act"),
     _rows("sizes", "1 MiB to 1 GiB against ATen", "sizes", 90),
     _rows("compiled-bfloat16", "against Inductor", "compiled", 240, "cuda", "--dtypes", "bfloat16"),
     _rows("compiled-float32", "against Inductor", "compiled", 240, "cuda", "--dtypes", "float32"),
     _rows("passes", "second derivatives and gradients of parameters; compositions", "passes", 90),
     _rows("operators", "L2, L1 and momentum steps, losses and starts against eager", "attacks", 120),
-    _rows("fused", "latent steps, first layer and inner loop against eager and compiled", "fused", 200),
+    _rows("fused", "latent steps, first and later layers, inner loop against eager and compiled", "fused", 200),
     _rows("overhead", "host time per call", "overhead", 30),
     _rows("backends", "Triton against CUDA, in turns", "backends", 120, "cuda", needs=("triton",)),
     *_parts("triton"),
