@@ -119,6 +119,18 @@ def test_plain_path_is_the_same():
     torch.testing.assert_close(plain.as_subclass(torch.Tensor), kept)
 
 
+def test_compiles_into_one_graph():
+    input, given = sample((2, 3, 4, 4), torch.float32)
+
+    def function(x):
+        sum = x * 2
+        return affine_act_(sum, activation=("swish", 1.5), **given), sum
+
+    compiled = torch.compile(function, backend="aot_eager", fullgraph=True)
+    for found, wanted in zip(compiled(input), function(input), strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
 def test_without_addends_the_input_stays():
     input, given = sample((2, 3, 4), torch.float32, ("scale", "shift"))
     before, version = input.clone(), input._version

@@ -1,6 +1,7 @@
 """The replica is the model: the same logits and input gradients, whatever the model and whatever happens to it."""
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 from zoo import MODELS, PostActivation, frozen, make, network
 
+from sat_kernels.attacks import PGD
 from sat_kernels.attacks.engine import PARTS, Replica, has_bf16
 
 
@@ -235,3 +237,39 @@ def test_compiled():
     replica.refresh(x)
     assert "compiled" in replica.explain()
     check(model, replica, x, 1e-4)
+
+
+def test_distributed_models_are_attacked_within_their_wrapper():
+    model, x = make("post"), batch()
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(model)
+        labels = torch.zeros(4, dtype=torch.int64)
+        attack = PGD(wrapped, steps=2, random_start=False)
+        assert torch.equal(attack(x, labels), PGD(model, steps=2, random_start=False)(x, labels))
+        assert "model: Sequential, lowered" in attack.explain()
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_compiled_once():
+    """Over steps, calls and new weights."""
+    model, x = make("post", torch.float32), batch(torch.float32)
+    labels, compilations = torch.zeros(4, dtype=torch.int64), []
+
+    def backend(graph, inputs):
+        compilations.append(1)
+        return graph
+
+    attack = PGD(model, steps=3, random_start=False, compile=True)
+    plain = PGD(model, steps=3, random_start=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+        for _ in range(3):
+            torch.testing.assert_close(attack(x, labels), plain(x, labels), rtol=0, atol=1e-4)
+            with torch.no_grad():
+                for p in model.parameters():
+                    p.mul_(1.01)
+            model.train(not model.training)
+    assert len(compilations) == 1
