@@ -107,21 +107,35 @@ def test_targeted(task):
     assert (attack_loss(model(tiny), y).loss < attack_loss(model(x), y).loss).all()
 
 
-def test_the_users_model_decides(task, monkeypatch):
-    """Where it is not fooled by the point that was thought to do so, the best one is returned."""
-    model, x, y = task
-    y = model(x).argmax(1)
+def test_starts_are_autoattacks():
+    """On the ball's surface; in L1 dense noise, projected."""
+    x = torch.full((4, 3, 8, 8), 0.5)
+    for norm, size, order in (("Linf", 0.1, torch.inf), ("L2", 0.5, 2), ("L1", 4.0, 1)):
+        noise = (APGD(nn.Flatten(), size, 0, norm=norm)(x, torch.zeros(4, dtype=torch.int64)) - x).flatten(1)
+        lengths = torch.linalg.vector_norm(noise, order, dim=1)
+        torch.testing.assert_close(lengths, torch.full((4,), size), rtol=1e-4, atol=0)
+        moved = (noise != 0).double().mean()
+        assert moved > 0.99 if norm != "L1" else 0.01 < moved < 0.5
+        assert not torch.equal(noise[0], noise[1])
+
+
+def test_the_users_model_decides(task):
+    """Where it is not fooled by the point that was thought to do so, here the start, the best one is returned."""
+    model, x, _ = task
+    y, ids = model(x).argmax(1), torch.arange(8)
     attack = APGD(model, 1e-3, 6)
-    honest = attack(x, y, sample_ids=torch.arange(8))
-    evaluate = attack._evaluate
+    honest = attack(x, y, sample_ids=ids)
+    evaluate, passes = attack._evaluate, []
 
     def boast(x_adv, y):
-        grad, loss, _ = evaluate(x_adv, y)
-        return grad, loss, torch.ones_like(y, dtype=torch.bool)
+        grad, loss, fooled = evaluate(x_adv, y)
+        passes.append(x_adv.detach().clone())
+        return grad, loss, fooled | (len(passes) == 1)
 
     attack._evaluate = boast
-    assert torch.equal(attack(x, y, sample_ids=torch.arange(8)), honest)
+    assert torch.equal(attack(x, y, sample_ids=ids), honest)
     assert (model(honest).argmax(1) == y).all()
+    assert not torch.equal(passes[0], honest)
 
 
 def test_gradients_that_belong_to_somebody_else(task):

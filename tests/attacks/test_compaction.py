@@ -201,13 +201,16 @@ def test_early_stop_needs_independent_samples(net, batch, kind):
 
 
 def test_targeted_early_stop(task):
-    net, x, y = task
-    target = (y + 1) % 5
+    net, x, _ = task
+    target, ids = (net(x).argmax(1) + 1) % 5, torch.arange(16)
     seeded = {"targeted": True, "generator": torch.Generator().manual_seed(2)}
-    stopped = PGD(net, 0.1, 0.02, 8, early_stop=True, **seeded)(x, target)
-    reached = net(PGD(net, 0.1, 0.02, 8, **seeded)(x, target)).argmax(1) == target
-    assert reached.any()
-    assert (net(stopped).argmax(1) == target)[reached].all()
+    iterates = [PGD(net, 0.2, 0.03, steps, **seeded)(x, target, sample_ids=ids) for steps in range(7)]
+    reached = torch.stack([net(point).argmax(1) == target for point in iterates])
+    first = torch.where(reached.any(0), reached.to(torch.uint8).argmax(0), 6)
+    assert len(set(first.tolist())) > 2
+    expected = torch.stack([iterates[step][b] for b, step in enumerate(first.tolist())])
+    stopped = PGD(net, 0.2, 0.03, 6, early_stop=True, **seeded)(x, target, sample_ids=ids)
+    torch.testing.assert_close(stopped, expected, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 4, 5, 16, 33])
