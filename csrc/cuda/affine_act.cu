@@ -151,8 +151,9 @@ template <class S, Pass P> __global__ void __launch_bounds__(kThreads, 8) affine
   const void* const per_channel[] = {job.scale, job.shift, job.bias};
   E numbers[3][N], sum[N], addend[N];
   for (int j = 0; j < N; ++j) {
-    numbers[0][j] = 1;
-    numbers[1][j] = numbers[2][j] = 0;
+    numbers[0][j] = E(1);
+    // Which, unlike 0, leaves -0 as it is.
+    numbers[1][j] = numbers[2][j] = E(-0.0);
   }
   channels.numbers(per_channel, numbers);
   widen<S>(loaded[0], sum);

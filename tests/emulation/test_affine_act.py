@@ -176,3 +176,9 @@ def test_without_options(affine_act, kind):
     """Nothing but what the activation reads and writes."""
     memory = check(affine_act, kind, case(kind, (2, 3, 8, 8), torch.float32, options=()))
     assert memory["sum"].counts == {"loads": {16: 96}, "stores": {}}
+
+
+def test_zeros_keep_their_signs(affine_act):
+    zeros = torch.tensor([[[0.0, -0.0, 0.0, -0.0]]])
+    found = run_affine(affine_act, "forward", {"sum": zeros}, "silu")["out"].tensor
+    assert torch.equal(found.signbit(), zeros.flatten().signbit())
