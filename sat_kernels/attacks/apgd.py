@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection
 from itertools import product
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -83,7 +84,7 @@ class APGD(PGD):
             early_stop=early_stop,
             generator=generator,
         )
-        if not 0 <= rho <= 1:
+        if not isinstance(rho, Real) or not 0 <= rho <= 1:
             raise ValueError(f"rho={rho!r}: expected a number from 0 to 1")
         self.rho = rho
 
@@ -165,7 +166,7 @@ class APGDT(APGD):
         how = {"mode": mode, "precision": precision, "lower": lower, "compile": compile, "generator": generator}
         again = {"restarts": restarts, "rho": rho, "random_start": random_start, "early_stop": early_stop}
         super().__init__(model, eps, steps, norm=norm, loss="dlr", **again, **box, **how)
-        if not isinstance(n_target_classes, int) or n_target_classes < 1:
+        if not isinstance(n_target_classes, Integral) or n_target_classes < 1:
             raise ValueError(f"n_target_classes={n_target_classes!r}: expected an integer >= 1")
         self.n_target_classes = n_target_classes
 

@@ -1,6 +1,7 @@
 """The fast gradient sign method and what came of it."""
 
 from collections.abc import Callable, Collection
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -100,7 +101,7 @@ class NFGSM(PGD):
         box = {"clip_min": clip_min, "clip_max": clip_max}
         how = {"mode": mode, "precision": precision, "lower": lower, "compile": compile, "generator": generator}
         super().__init__(model, eps, eps, steps=1, targeted=targeted, loss=loss, **box, **how)
-        if not isinstance(k, int | float) or not 0 <= k < float("inf"):
+        if not isinstance(k, Real) or not 0 <= k < float("inf"):
             raise ValueError(f"k={k!r}: expected a finite number >= 0")
         self.k = float(k)
 
@@ -156,7 +157,7 @@ class MIFGSM(PGD):
             "compile": compile,
         }
         super().__init__(model, eps, alpha, steps, random_start, clip_min=clip_min, clip_max=clip_max, **start, **how)
-        if not isinstance(decay, int | float) or not abs(decay) < float("inf"):
+        if not isinstance(decay, Real) or not abs(decay) < float("inf"):
             raise ValueError(f"decay={decay!r}: expected a finite number")
         self.decay = float(decay)
 

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Collection
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -35,7 +36,7 @@ class _Regularised(PGD):
         box = {"clip_min": clip_min, "clip_max": clip_max}
         how = {"mode": mode, "precision": precision, "lower": lower, "compile": compile, "generator": generator}
         super().__init__(model, eps, alpha, steps, norm=norm, init=init, **box, **how)
-        if not isinstance(beta, int | float) or not 0 <= beta < float("inf"):
+        if not isinstance(beta, Real) or not 0 <= beta < float("inf"):
             raise ValueError(f"beta={beta!r}: expected a finite number >= 0")
         self.beta = float(beta)
 

@@ -196,6 +196,7 @@ def test_target_classes_with_few_classes(net, batch):
 def test_wrong_arguments(net):
     for arguments, words in (
         ({"rho": 2}, "rho=2: expected a number from 0 to 1"),
+        ({"rho": "0.75"}, "rho=.0.75.: expected a number"),
         ({"norm": "L3"}, "norm='L3'"),
         ({"loss": "kl"}, "loss='kl'"),
         ({"steps": -1}, "steps=-1"),
@@ -203,7 +204,7 @@ def test_wrong_arguments(net):
     ):
         with pytest.raises(ValueError, match=words):
             APGD(net, **arguments)
-    for n in (0, 1.5, True and "9"):
+    for n in (0, 1.5, "9"):
         with pytest.raises(ValueError, match="n_target_classes="):
             APGDT(net, n_target_classes=n)
 
