@@ -7,6 +7,7 @@ from torch.autograd import Function
 from torch.nn import Module
 
 from ...ops.affine_act import affine_act_
+from .convolutions import PackedConv2d, input_gradient, packs
 
 
 class Layer(Module):
@@ -16,10 +17,14 @@ class Layer(Module):
         super().__init__()
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
-        self.name = type(source).__name__
         self.geometry = ()
         if weight.dim() == 4:
             self.geometry = (source.stride, source.padding, source.dilation, source.groups)
+        self._packed: PackedConv2d | None = None
+
+    def changed(self) -> None:
+        """The weight has other values."""
+        self._packed = None
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.to(self.weight.dtype)
@@ -28,7 +33,12 @@ class Layer(Module):
             return F.linear(x, self.weight, bias)  # which does not keep x
         if torch.compiler.is_compiling():  # which has its own rules for what is kept
             return F.conv2d(x, self.weight, bias, *self.geometry)
-        return _Conv2d.apply(x, self.weight, bias, *self.geometry)
+        *geometry, groups = self.geometry
+        if not packs(x, groups):
+            return _Conv2d.apply(x, self.weight, bias, *self.geometry)
+        if self._packed is None:
+            self._packed = PackedConv2d(x, self.weight, *geometry)
+        return _Packed.apply(x, self._packed, bias)
 
 
 class _Conv2d(Function):
@@ -41,7 +51,18 @@ class _Conv2d(Function):
     @staticmethod
     def backward(ctx, grad):
         (weight,) = ctx.saved_tensors
-        return torch.nn.grad.conv2d_input(ctx.shape, weight, grad, *ctx.geometry), *(None,) * 6
+        return input_gradient(ctx.shape, weight, grad, *ctx.geometry), *(None,) * 6
+
+
+class _Packed(Function):
+    @staticmethod
+    def forward(ctx, x, packed, bias):
+        ctx.shape, ctx.packed = x.shape, packed
+        return packed.forward(x, bias)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return ctx.packed.input_gradient(ctx.shape, grad), None, None
 
 
 class Affine(Module):

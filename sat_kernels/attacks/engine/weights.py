@@ -14,7 +14,7 @@ class Weights:
         """``dtype``: of the layers' weights, and of their biases unless ``wide_bias``; None: the model's own."""
         self.dtype, self.wide_bias = dtype, wide_bias
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
-        self._layers: list[tuple[Module, Module | None, Tensor, Tensor | None]] = []
+        self._layers: list[tuple[Module, Module | None, Layer, Tensor | None]] = []
         self._norms: list[tuple[Module, Affine]] = []
 
     def layer(self, source: Module, norm: Module | None) -> Layer:
@@ -25,8 +25,9 @@ class Weights:
         has_bias = norm is not None or source.bias is not None
         of_bias = source.weight.dtype if self.wide_bias else weight.dtype
         bias = weight.new_empty(weight.shape[0], dtype=of_bias) if has_bias else None
-        self._layers.append((source, norm, weight, bias))
-        return Layer(source, weight, bias)
+        made = Layer(source, weight, bias)
+        self._layers.append((source, norm, made, bias))
+        return made
 
     def norm(self, source: Module) -> Affine:
         made = Affine(torch.empty_like(source.running_var), torch.empty_like(source.running_var))
@@ -34,7 +35,7 @@ class Weights:
         return made
 
     def tensors(self) -> list[Tensor]:
-        layers = [t for _, _, *both in self._layers for t in both if t is not None]
+        layers = [t for _, _, made, bias in self._layers for t in (made.weight, bias) if t is not None]
         return layers + [t for _, made in self._norms for t in (made.scale, made.shift)]
 
     @torch.no_grad()
@@ -43,13 +44,14 @@ class Weights:
         norms = [norm for _, norm, _, _ in self._layers if norm is not None] + [norm for norm, _ in self._norms]
         found = iter(_scales_and_shifts(norms))
         targets, values = [], []
-        for source, norm, weight, bias in self._layers:
+        for source, norm, made, bias in self._layers:
+            made.changed()
             value, shift = source.weight, source.bias
             if norm is not None:
                 scale, shift = next(found)
                 value = value * scale.view(-1, *(1,) * (value.dim() - 1))
                 shift = shift if source.bias is None else torch.addcmul(shift, source.bias, scale)
-            targets += [weight] if bias is None else [weight, bias]
+            targets += [made.weight] if bias is None else [made.weight, bias]
             values += [value] if bias is None else [value, shift]
         for _, made in self._norms:
             targets += [made.scale, made.shift]
