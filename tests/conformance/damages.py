@@ -302,6 +302,51 @@ def reseeds(options, x):
     torch.manual_seed(0)
 
 
+@breaks("interrupt_safe")
+def takes_ctrl_c_for_an_error(attack, model, x, y, options):
+    try:
+        return attack(model, x, y, **options)
+    except KeyboardInterrupt:
+        return x.clone()
+
+
+@breaks("interrupt_safe")
+def stays_frozen_after_an_interrupt(attack, model, x, y, options):
+    x_adv = attack(model.requires_grad_(False), x, y, **options)
+    model.requires_grad_(True)
+    return x_adv
+
+
+@breaks("under_inference_mode")
+def stops_in_inference_mode(attack, model, x, y, options):
+    return x.clone() if torch.is_inference_mode_enabled() else attack(model, x, y, **options)
+
+
+@breaks("hooks_count")
+def leaves_hooks_out(attack, model, x, y, options):
+    for module in model.modules():
+        module._forward_hooks.clear()
+    return attack(model, x, y, **options)
+
+
+@breaks("compiled_model")
+def looks_only_at_plain_modules(attack, model, x, y, options):
+    compiled = isinstance(model, torch._dynamo.OptimizedModule)
+    return x.clone() if compiled else attack(model, x, y, **options)
+
+
+@breaks("reduced_precision")
+def keeps_the_dtype_of_the_weights(attack, model, x, y, options):
+    dtype = next(model.parameters()).dtype
+    return attack(model, x, y, **options).to(dtype)
+
+
+@breaks("reduced_precision")
+def goes_by_way_of_the_dtype_of_the_weights(attack, model, x, y, options):
+    dtype = next(model.parameters()).dtype
+    return attack(model, x, y, **options).to(dtype).float()
+
+
 # Strength.
 
 
