@@ -29,7 +29,7 @@ def is_plain(module: Module) -> bool:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, module: Module, name: str) -> bool:
-        ours = type(module).__module__.startswith("sat_kernels.")
+        ours = type(module).__module__.startswith("sat_kernels.nn.")
         compiled = isinstance(module, torch.jit.ScriptModule)
         return ours or compiled or not is_plain(module) or super().is_leaf_module(module, name)
 
