@@ -62,6 +62,7 @@ _PARTS = {
     "attacks": (["norm_steps", "losses", "starts_and_state"], "steps in every norm, losses, starts, state", 60, 180),
     "fused": (["fused"], "latent steps, first layers, the inner loop", 60, 200),
     "affine": (["affine_act"], "what follows a convolution, forward and backward", 30, 150),
+    "engine": (["engine"], "gradients from the lowered model, in fp32 and bf16; whole attacks", 60, 150),
     "large": (["large"], "more than 2^31 elements", 60, 90),
 }
 
