@@ -34,6 +34,7 @@ class Replica:
     """
 
     def __init__(self, model, lower: bool | Collection[str], precision: str, compile: bool):
+        self._arguments = model, lower, precision, compile
         self.model = unwrapped(model)
         self.parts = frozenset(PARTS if lower is True else lower or ())
         self.precision, self.compile = precision, compile
@@ -43,6 +44,10 @@ class Replica:
         self._weights: Weights | None = None
         self._dtype: torch.dtype | None = None
         self.notes: list[str] = []
+
+    def __reduce__(self):
+        """Copies and pickles are of the model and the settings; what was made of them is made again."""
+        return Replica, self._arguments
 
     def expire(self) -> None:
         """An attack begins: weights and structure of the model may have changed."""

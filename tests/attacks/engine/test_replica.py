@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import pickle
 
 import pytest
 import torch
@@ -237,6 +238,15 @@ def test_compiled():
     replica.refresh(x)
     assert "compiled" in replica.explain()
     check(model, replica, x, 1e-4)
+
+
+def test_attacks_are_copied_and_pickled():
+    model, x, labels = make("pre"), batch(), torch.zeros(4, dtype=torch.int64)
+    attack = PGD(model, steps=2, random_start=False)
+    expected = attack(x, labels)
+    for copied in (copy.deepcopy(attack), pickle.loads(pickle.dumps(attack))):
+        assert torch.equal(copied(x, labels), expected)
+        assert copied.model is copied._replica.model is not model
 
 
 def test_distributed_models_are_attacked_within_their_wrapper():
