@@ -91,7 +91,8 @@ class TRADES(_Regularised):
     def _run(self, x: Tensor, y: Tensor, seed: int, sample_ids: Tensor, restart: int) -> Tensor:
         attack = copy.copy(self)
         attack._loss = KernelLoss("kl", clean_logits=self._logits(x.clone(), self._replica))
-        return super(TRADES, attack)._run(x, y, seed, sample_ids, restart)
+        unused = torch.zeros_like(y)  # the kernel's roundings depend on labels, the divergence does not
+        return super(TRADES, attack)._run(x, unused, seed, sample_ids, restart)
 
     def _outer_loss(self, clean: Tensor, logits: Tensor, y: Tensor) -> Tensor:
         divergence = attack_loss(logits, y, "kl", clean_logits=clean).loss.mean()

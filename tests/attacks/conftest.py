@@ -14,6 +14,14 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(autouse=True)
+def same_seed():
+    """Starts depend on torch's initial seed, which is another one in every process."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        yield
+
+
 @pytest.fixture
 def make_net():
     def make(seed=0):

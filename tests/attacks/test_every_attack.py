@@ -173,8 +173,7 @@ def test_inputs(subject, batch, name):
     assert last.is_contiguous(memory_format=torch.channels_last)
     predicted = net.eval()(x).argmax(1)
     ids, attack = torch.arange(6), make(name, net)
-    close = torch.equal if name != "TRADES" else torch.allclose
-    assert close(attack(x, sample_ids=ids), attack(x, predicted, sample_ids=ids))
+    assert torch.equal(attack(x, sample_ids=ids), attack(x, predicted, sample_ids=ids))
 
     def untouched(module, arguments):
         raise AssertionError
