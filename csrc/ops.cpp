@@ -100,4 +100,9 @@ STABLE_TORCH_LIBRARY(sat_kernels, m) {
       "affine_act_backward(Tensor grad, Tensor sum, Tensor? grad_sum, Tensor? scale, Tensor? shift, " SK_F
       ") -> Tensor");
 #undef SK_F
+
+  // conv2d(x, filters of 3x3) + bias by Winograd's algorithm, and filters as it takes them; `turned`, those whose
+  // convolution is the input's gradient. On CPUs alone; see cpu/winograd_operators.cpp.
+  m.def("winograd_weight_(Tensor(a!) out, Tensor weight, bool turned) -> ()");
+  m.def("winograd_conv2d(Tensor x, Tensor weight, Tensor? bias, int padding_y, int padding_x) -> Tensor");
 }

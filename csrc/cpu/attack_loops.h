@@ -10,6 +10,7 @@
 #include "starts.h"
 #include "state.h"
 #include "steps.h"
+#include "winograd.h"
 
 namespace sat_kernels::cpu::SK_TARGET {
 
@@ -24,6 +25,7 @@ const AttackKernels& attack_kernels() {
     k.latent = latent_kernels();
     k.conv = {&conv_forward, &conv_step};
     k.affine_act = affine_act_kernels();
+    k.winograd = winograd_kernels();
     return k;
   }();
   return kernels;

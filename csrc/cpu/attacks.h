@@ -9,6 +9,7 @@
 #include "../starts.h"
 #include "../state.h"
 #include "../steps.h"
+#include "../winograd.h"
 
 namespace sat_kernels::cpu {
 
@@ -64,6 +65,16 @@ struct AffineActKernels {
   void (*backward[int(DType::count)])(const AffineAct&, int64_t begin, int64_t end);
 };
 
+// See winograd.h. Filters and channels are multiples of `panel`; `at_once` tiles are a task.
+struct WinogradKernels {
+  int64_t panel, at_once;
+  void (*weight)(const WinogradWeight&, int64_t begin, int64_t end);
+  void (*inputs[int(DType::count)])(const Winograd&, int64_t first, int64_t begin, int64_t end, float* inputs,
+                                    int64_t step);
+  void (*outputs[int(DType::count)])(const Winograd&, int64_t first, int64_t start, int64_t count, int64_t panel,
+                                     const float* inputs, int64_t step, float* products);
+};
+
 struct AttackKernels {
   StepKernels steps;
   LossKernels losses;
@@ -72,6 +83,7 @@ struct AttackKernels {
   LatentKernels latent;
   ConvKernels conv;
   AffineActKernels affine_act;
+  WinogradKernels winograd;
 };
 
 // Those for this machine.

@@ -10,6 +10,7 @@
 #pragma GCC target("avx2,fma")
 #endif
 #define SK_TARGET avx2
+#define SK_WIDE 8  // floats of a register
 #include "attack_loops.h"
 #if defined(__clang__)
 #pragma clang attribute pop

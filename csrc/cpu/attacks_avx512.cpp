@@ -10,6 +10,7 @@
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,prefer-vector-width=512")
 #endif
 #define SK_TARGET avx512
+#define SK_WIDE 16  // floats of a register
 #include "attack_loops.h"
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -33,6 +33,8 @@ def register() -> None:
     _register("conv_act", _conv_act)
     _register("affine_act_", lambda input, *rest: torch.empty_like(input))
     _register("affine_act_backward", lambda grad, sum, *rest: torch.empty_like(sum))
+    _register("winograd_weight_", lambda *arguments: None)
+    _register("winograd_conv2d", _winograd_conv2d)
 
 
 def _attack_loss(logits, y, targets, clean_logits, loss, beta, grad, clean_grad):
@@ -51,6 +53,12 @@ def _conv_act(x, weight, bias, mean, stride, padding, activation, a, b, a_of, b_
         dtype=(torch.float32, torch.float64, torch.bfloat16, torch.float16)[dtype],
     ).to(memory_format=torch.channels_last if in_channels_last else torch.contiguous_format)
     return y, torch.empty_like(y) if keep_z else y.new_empty(0)
+
+
+def _winograd_conv2d(x, weight, bias, padding_y, padding_x):
+    samples, channels, height, width = x.shape
+    shape = (samples, weight.numel() // (36 * channels), height + 2 * padding_y - 2, width + 2 * padding_x - 2)
+    return x.new_empty(shape).to(memory_format=torch.channels_last)
 
 
 def _register(name: str, fake) -> None:

@@ -59,6 +59,10 @@ FUSED = (
     f"affine_act_(Tensor(a!) input, Tensor? bias, Tensor? residual, Tensor? scale, Tensor? shift, {_F}) -> Tensor",
     f"affine_act_backward(Tensor grad, Tensor sum, Tensor? grad_sum, Tensor? scale, Tensor? shift, {_F}) -> Tensor",
 )
+WINOGRAD = (
+    "winograd_weight_(Tensor(a!) out, Tensor weight, bool turned) -> ()",
+    "winograd_conv2d(Tensor x, Tensor weight, Tensor? bias, int padding_y, int padding_x) -> Tensor",
+)
 
 
 def schemas() -> list[str]:
@@ -67,6 +71,7 @@ def schemas() -> list[str]:
         *LOSSES,
         *STARTS_AND_STATE,
         *FUSED,
+        *WINOGRAD,
     ]
 
 

@@ -33,6 +33,25 @@ def test_kernels_for_lesser_machines():
 
 @needs_extension
 @pytest.mark.parametrize("capability", ["baseline", "avx2"])
+def test_convolutions_on_lesser_machines(capability):
+    """Vectors of another width."""
+    environment = {**os.environ, "SAT_KERNELS_CPU_CAPABILITY": capability}
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-k",
+        TESTS,
+        str(Path(__file__).with_name("test_winograd.py")),
+    ]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout[-3000:]
+
+
+@needs_extension
+@pytest.mark.parametrize("capability", ["baseline", "avx2"])
 def test_attacks_on_lesser_machines(capability, tmp_path):
     """Linf steps, starts and state are the same bits; what needs sums or logarithms is as near as roundings are."""
     file = tmp_path / "results.pt"

@@ -7,24 +7,35 @@ from torch.autograd import Function
 from torch.nn import Module
 
 from ...ops.affine_act import affine_act_
-from .convolutions import PackedConv2d, input_gradient, packs
+from .convolutions import PackedConv2d, Winograd, input_gradient, packs
 
 
 class Layer(Module):
-    """A convolution or linear layer without gradients for its weights, which are static and computed elsewhere."""
+    """A convolution or linear layer without gradients for its weights, which are static and computed elsewhere.
 
-    def __init__(self, source: Module, weight: Tensor, bias: Tensor | None):
+    ``winograd``: whether Winograd's algorithm may be used; :attr:`uses_winograd`, whether it has been.
+    """
+
+    def __init__(self, source: Module, weight: Tensor, bias: Tensor | None, winograd: bool):
         super().__init__()
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
         self.geometry = ()
         if weight.dim() == 4:
             self.geometry = (source.stride, source.padding, source.dilation, source.groups)
+        self._may_use_winograd = winograd
         self._packed: PackedConv2d | None = None
+        self._winograd: Winograd | None = None
+
+    @property
+    def uses_winograd(self) -> bool:
+        return self._winograd is not None
 
     def changed(self) -> None:
         """The weight has other values."""
         self._packed = None
+        if self._winograd is not None:
+            self._winograd.changed()
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.to(self.weight.dtype)
@@ -34,11 +45,15 @@ class Layer(Module):
         if torch.compiler.is_compiling():  # which has its own rules for what is kept
             return F.conv2d(x, self.weight, bias, *self.geometry)
         *geometry, groups = self.geometry
+        if self._may_use_winograd and Winograd.takes(x, self.weight, *self.geometry):
+            if self._winograd is None:
+                self._winograd = Winograd(self.weight, self.geometry[1])
+            return _Prepared.apply(x, self._winograd, self.bias)
         if not packs(x, groups):
             return _Conv2d.apply(x, self.weight, bias, *self.geometry)
         if self._packed is None:
             self._packed = PackedConv2d(x, self.weight, *geometry)
-        return _Packed.apply(x, self._packed, bias)
+        return _Prepared.apply(x, self._packed, bias)
 
 
 class _Conv2d(Function):
@@ -54,15 +69,15 @@ class _Conv2d(Function):
         return input_gradient(ctx.shape, weight, grad, *ctx.geometry), *(None,) * 6
 
 
-class _Packed(Function):
+class _Prepared(Function):
     @staticmethod
-    def forward(ctx, x, packed, bias):
-        ctx.shape, ctx.packed = x.shape, packed
-        return packed.forward(x, bias)
+    def forward(ctx, x, convolution, bias):
+        ctx.shape, ctx.convolution = x.shape, convolution
+        return convolution.forward(x, bias)
 
     @staticmethod
     def backward(ctx, grad):
-        return ctx.packed.input_gradient(ctx.shape, grad), None, None
+        return ctx.convolution.input_gradient(ctx.shape, grad), None, None
 
 
 class Affine(Module):

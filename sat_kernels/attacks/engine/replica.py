@@ -15,7 +15,7 @@ from .tracing import Snapshot, is_plain, trace
 from .weights import Weights
 
 # What lower=True does; lower may also name some of them.
-PARTS = ("layers", "fold", "fuse", "channels_last")
+PARTS = ("layers", "fold", "fuse", "channels_last", "winograd")
 # How far logits may be from the model's own, of their largest: what rounding of folded weights explains.
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-9}
 
@@ -75,7 +75,11 @@ class Replica:
 
     def explain(self) -> str:
         """What was done to the model, a line each."""
-        return "\n".join(self.notes or ["not called yet: the first call looks at the model"])
+        lines = list(self.notes or ["not called yet: the first call looks at the model"])
+        count = self._weights.winograd_layers if self._weights is not None else 0
+        if count:
+            lines.insert(1, f"  {count} convolutions by Winograd's algorithm")
+        return "\n".join(lines)
 
     def _build(self, x: Tensor) -> None:
         self._run, self._weights, self.notes = self.model, None, []
@@ -148,7 +152,7 @@ class Replica:
             normalizations.append(inner)
             inner = inner.model
         channels_last = "channels_last" in self.parts and x.dim() == 4
-        weights = Weights(dtype, channels_last, wide_bias=x.is_cuda)
+        weights = Weights(dtype, channels_last, wide_bias=x.is_cuda, winograd="winograd" in self.parts)
         lowering = Lowering(inner, trace(inner), weights, self.parts, bias_in_tail=x.is_cuda and "fuse" in self.parts)
         weights.refresh()
         graph = lowering.module()

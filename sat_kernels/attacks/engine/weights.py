@@ -10,9 +10,10 @@ from .blocks import Affine, Layer
 class Weights:
     """Static storage for what layers and batch norms amount to."""
 
-    def __init__(self, dtype: torch.dtype | None, channels_last: bool, wide_bias: bool):
-        """``dtype``: of the layers' weights, and of their biases unless ``wide_bias``; None: the model's own."""
-        self.dtype, self.wide_bias = dtype, wide_bias
+    def __init__(self, dtype: torch.dtype | None, channels_last: bool, wide_bias: bool, winograd: bool):
+        """``dtype``: of the layers' weights, and of their biases unless ``wide_bias``; None: the model's own.
+        ``winograd``: see :class:`Layer`."""
+        self.dtype, self.wide_bias, self.winograd = dtype, wide_bias, winograd
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self._layers: list[tuple[Module, Module | None, Layer, Tensor | None]] = []
         self._norms: list[tuple[Module, Affine]] = []
@@ -25,7 +26,7 @@ class Weights:
         has_bias = norm is not None or source.bias is not None
         of_bias = source.weight.dtype if self.wide_bias else weight.dtype
         bias = weight.new_empty(weight.shape[0], dtype=of_bias) if has_bias else None
-        made = Layer(source, weight, bias)
+        made = Layer(source, weight, bias, self.winograd)
         self._layers.append((source, norm, made, bias))
         return made
 
@@ -37,6 +38,11 @@ class Weights:
     def tensors(self) -> list[Tensor]:
         layers = [t for _, _, made, bias in self._layers for t in (made.weight, bias) if t is not None]
         return layers + [t for _, made in self._norms for t in (made.scale, made.shift)]
+
+    @property
+    def winograd_layers(self) -> int:
+        """How many layers have used Winograd's algorithm."""
+        return sum(made.uses_winograd for _, _, made, _ in self._layers)
 
     @torch.no_grad()
     def refresh(self) -> None:

@@ -12,6 +12,7 @@ from zoo import MODELS, PostActivation, frozen, make, network
 
 from sat_kernels.attacks import PGD
 from sat_kernels.attacks.engine import PARTS, Replica, has_bf16
+from sat_kernels.ops import winograd
 
 
 def batch(dtype=torch.float64, size=4):
@@ -217,6 +218,36 @@ def test_keeps_less(name):
         return sum(seen.values())
 
     assert kept(replica) <= 0.5 * kept(model)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_winograd(precision):
+    """The convolutions that it takes are Winograd's, with weights that are read at every refresh."""
+    torch.manual_seed(0)
+    block = PostActivation(inside=32, outside=64, stride=1)
+    model = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.SiLU(), block, nn.Flatten(), nn.Linear(64 * 64, 5)).eval()
+    x = batch(torch.float32, 16)
+    if precision == "bf16" and not has_bf16(x.device):
+        pytest.skip("this machine has no bf16 arithmetic")
+    replica = replica_of(model, x, precision=precision)
+    without = replica_of(model, x, lower=set(PARTS) - {"winograd"}, precision=precision)
+    wide = copy.deepcopy(model).double()
+    for change in range(2):
+        if change:
+            with torch.no_grad():
+                for p in [*model.parameters(), *wide.parameters()]:
+                    p.data.mul_(1.1)
+            replica.refresh(x)
+            without.refresh(x)
+        wanted = gradient(wide, x.double())
+        errors = [
+            [float((a - b).abs().max() / b.abs().max()) for a, b in zip(gradient(r, x), wanted, strict=True)]
+            for r in (replica, without)
+        ]
+        assert max(errors[0]) < (3e-5 if precision == "fp32" else 0.05), errors
+    if winograd.usable(torch.bfloat16 if precision == "bf16" else torch.float32):
+        assert "2 convolutions by Winograd's algorithm" in replica.explain()
+    assert "Winograd" not in without.explain()
 
 
 def test_bf16():

@@ -1,0 +1,125 @@
+// Convolutions by Winograd's algorithm, on the CPU.
+#include "../samples.h"
+#include "../winograd.h"
+
+#include "attacks.h"
+#include "dispatch.h"
+
+namespace sat_kernels::cpu {
+namespace {
+
+// Weights of more bytes than these are read as seldom as possible, since they do not stay in a shared cache: panel by panel
+// for all tiles of a block. Of smaller ones all panels for some tiles, which then stay in a core's own.
+constexpr int64_t kLargeWeights = int64_t(4) << 20;
+// Bytes of the transformed inputs of a block of tiles: of a core's share, and of all.
+constexpr int64_t kOwnBytes = int64_t(512) << 10, kSharedBytes = int64_t(8) << 20;
+// A place's matrix begins this many floats after the end of the one before: else all of a tile's places might compete for the
+// same lines of a cache.
+constexpr int64_t kApart = 16;
+
+// Of the calling thread, kept for its next convolution: fresh memory for each would cost more than some of them.
+template <int which> float* room(int64_t floats) {
+  thread_local std::vector<float> kept;
+  if (int64_t(kept.size()) < floats) kept.resize(floats);
+  return kept.data();
+}
+
+// `out`, one number for each of 36 places of each filter and channel, is what winograd_conv2d takes, of the same instruction set.
+void winograd_weight_(Tensor out, Tensor weight, bool turned) {
+  const auto sizes = weight.sizes(), strides = weight.strides();
+  STD_TORCH_CHECK(weight.scalar_type() == ScalarType::Float && sizes.size() == 4 && sizes[2] == 3 && sizes[3] == 3,
+                  "weight: expected a float32 tensor (filters, channels, 3, 3)");
+  const WinogradKernels& k = attack_kernels().winograd;
+  const int filters = turned ? 1 : 0, channels = 1 - filters;  // the dimensions
+  STD_TORCH_CHECK(sizes[filters] % k.panel == 0, "weight: expected a number of filters (turned: of channels) that is a multiple of ",
+                  k.panel);
+  STD_TORCH_CHECK(out.scalar_type() == ScalarType::Float && out.is_contiguous() &&
+                      out.numel() == kPlaces * sizes[0] * sizes[1],
+                  "out: expected a contiguous float32 tensor with 36 numbers for each filter and channel");
+  WinogradWeight job{};
+  job.from = static_cast<const float*>(weight.const_data_ptr());
+  job.out = static_cast<float*>(out.mutable_data_ptr());
+  job.filters = sizes[filters];
+  job.channels = sizes[channels];
+  job.filter_step = strides[filters];
+  job.channel_step = strides[channels];
+  job.row_step = strides[2];
+  job.column_step = strides[3];
+  job.turned = turned;
+  torch::stable::parallel_for(0, job.filters / k.panel, 1,
+                              [&](int64_t begin, int64_t end) { k.weight(job, begin, end); });
+}
+
+// `x` is (samples, channels, height, width) in channels_last, and so is the result.
+Tensor winograd_conv2d(Tensor x, Tensor weight, OptionalTensor bias, int64_t padding_y, int64_t padding_x) {
+  const WinogradKernels& k = attack_kernels().winograd;
+  const DType dtype = dtype_of(x);
+  STD_TORCH_CHECK(dtype == DType::float32 || dtype == DType::bfloat16, "x: expected float32 or bfloat16");
+  STD_TORCH_CHECK(x.sizes().size() == 4, "x: expected (samples, channels, height, width)");
+  const auto sizes = x.sizes(), strides = x.strides();
+  const int64_t samples = sizes[0], channels = sizes[1], height = sizes[2], width = sizes[3];
+  const int64_t steps[] = {height * width * channels, 1, width * channels, channels};
+  for (int d = 0; d < 4; ++d) {
+    STD_TORCH_CHECK(sizes[d] == 1 || strides[d] == steps[d], "x: expected channels_last memory");
+  }
+  STD_TORCH_CHECK(channels > 0 && channels % k.panel == 0, "x: expected a number of channels that is a multiple of ", k.panel);
+  STD_TORCH_CHECK(weight.scalar_type() == ScalarType::Float && weight.is_contiguous() &&
+                      weight.numel() % (kPlaces * channels * k.panel) == 0,
+                  "weight: expected what winograd_weight_ wrote, of as many channels as x");
+  Winograd job{};
+  job.samples = samples;
+  job.channels = channels;
+  job.filters = weight.numel() / (kPlaces * channels);
+  job.height = height;
+  job.width = width;
+  job.padding_y = padding_y;
+  job.padding_x = padding_x;
+  job.out_height = height + 2 * padding_y - 2;
+  job.out_width = width + 2 * padding_x - 2;
+  STD_TORCH_CHECK(padding_y >= 0 && padding_x >= 0 && job.out_height > 0 && job.out_width > 0,
+                  "padding: expected numbers >= 0, and x at least as large as a filter with them");
+  if (bias) {
+    STD_TORCH_CHECK(bias->scalar_type() == ScalarType::Float && bias->is_contiguous() && bias->numel() == job.filters,
+                    "bias: expected a contiguous float32 tensor with one number for each filter");
+    job.bias = static_cast<const float*>(bias->const_data_ptr());
+  }
+  Tensor out = empty_in_order(x, std::array<int64_t, 4>{samples, job.filters, job.out_height, job.out_width},
+                              std::array<size_t, 4>{0, 2, 3, 1}, x.scalar_type());
+  if (out.numel() == 0) return out;
+  job.x = x.const_data_ptr();
+  job.weight = static_cast<const float*>(weight.const_data_ptr());
+  job.out = out.mutable_data_ptr();
+
+  const int64_t tiles = job.tiles(), panels = job.filters / k.panel, of_tile = kPlaces * channels * 4;
+  const bool by_panel = weight.numel() * 4 > kLargeWeights;
+  const int64_t bytes = by_panel ? kSharedBytes : kOwnBytes * std::max<uint32_t>(1, torch::stable::get_num_threads());
+  const int64_t parts = std::max<int64_t>(1, bytes / (of_tile * k.at_once)), block = std::min(tiles, parts * k.at_once);
+  const int64_t step = (block + k.at_once) * channels + kApart;  // the last tiles may be multiplied with what follows
+  float* inputs = room<0>(kPlaces * step);
+  const auto to_inputs = k.inputs[int(dtype)];
+  const auto to_outputs = k.outputs[int(dtype)];
+  for (int64_t first = 0; first < tiles; first += block) {
+    const int64_t count = std::min(block, tiles - first), parts = (count + k.at_once - 1) / k.at_once;
+    // In parts, so that a core later finds what it has written.
+    torch::stable::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
+      to_inputs(job, first, begin * k.at_once, std::min(count, end * k.at_once), inputs, step);
+    });
+    torch::stable::parallel_for(0, parts * panels, 1, [&](int64_t begin, int64_t end) {
+      float* products = room<1>(kPlaces * k.at_once * k.panel);
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t panel = by_panel ? task / parts : task % panels, part = by_panel ? task % parts : task / panels;
+        const int64_t start = part * k.at_once;
+        to_outputs(job, first, start, std::min(k.at_once, count - start), panel, inputs, step, products);
+      }
+    });
+  }
+  return out;
+}
+
+}  // namespace
+}  // namespace sat_kernels::cpu
+
+STABLE_TORCH_LIBRARY_IMPL(sat_kernels, CPU, m) {
+  m.impl("winograd_weight_", TORCH_BOX(&sat_kernels::cpu::winograd_weight_));
+  m.impl("winograd_conv2d", TORCH_BOX(&sat_kernels::cpu::winograd_conv2d));
+}
