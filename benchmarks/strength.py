@@ -1,61 +1,79 @@
-"""How strong PGD is beside that of other libraries, on the networks of `make demo`: robust accuracy, paired by image.
+"""How strong PGD is beside that of other libraries. Libraries that are not installed are named and left out.
 
-    python benchmarks/strength.py --networks 2 --seeds 6
+    python benchmarks/strength.py --networks 3 --seeds 6
 
-All held-out images, eps 0.15, 10 steps of 2.5 eps / 10. Libraries that are not installed are named and left out.
+robust accuracy on the networks of `make demo`, paired by image: held-out images, eps 0.15, 10 steps of 2.5 eps / 10.
+
+    python benchmarks/strength.py --random
+
+the loss reached on 256 random images by a ResNet-18 with SiLU and random weights: eps 8/255, 10 steps of 2/255.
 """
 
 import argparse
 import warnings
 
 import torch
+import torch.nn.functional as F
 from yopo import EPS, trained
 
-from sat_kernels import attacks
+from sat_kernels import attacks, nn
 from sat_kernels.attacks.engine import has_bf16
-from sat_kernels.training.config import TrainConfig
+from sat_kernels.training.config import CompareConfig, TrainConfig
+from sat_kernels.training.models import ResidualNetwork
 
 STEPS = 10
-ALPHA = 2.5 * EPS / STEPS
 
 
-def ours(model, **options):
-    return lambda x, y: attacks.PGD(model, EPS, ALPHA, STEPS, **options)(x, y)
+def ours(model, eps, alpha, **options):
+    return lambda x, y: attacks.PGD(model, eps, alpha, STEPS, **options)(x, y)
 
 
-def torchattacks_pgd(model):
+def torchattacks_pgd(model, eps, alpha):
     import torchattacks
 
-    return torchattacks.PGD(model, EPS, ALPHA, STEPS)
+    return torchattacks.PGD(model, eps, alpha, STEPS)
 
 
-def foolbox_pgd(model):
+def foolbox_pgd(model, eps, alpha):
     import foolbox
 
     wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
-    attack = foolbox.attacks.LinfPGD(abs_stepsize=ALPHA, steps=STEPS)
-    return lambda x, y: attack(wrapped, x, y, epsilons=EPS)[1]
+    attack = foolbox.attacks.LinfPGD(abs_stepsize=alpha, steps=STEPS)
+    return lambda x, y: attack(wrapped, x, y, epsilons=eps)[1]
 
 
-def art_pgd(model):
+def art_pgd(model, eps, alpha):
     from art.attacks.evasion import ProjectedGradientDescent
     from art.estimators.classification import PyTorchClassifier
 
+    # The shape is not looked at.
     wrapped = PyTorchClassifier(model, torch.nn.CrossEntropyLoss(), (1, 8, 8), 10, clip_values=(0, 1))
     attack = ProjectedGradientDescent(
-        wrapped, eps=EPS, eps_step=ALPHA, max_iter=STEPS, num_random_init=1, batch_size=1024, verbose=False
+        wrapped, eps=eps, eps_step=alpha, max_iter=STEPS, num_random_init=1, batch_size=1024, verbose=False
     )
     return lambda x, y: torch.from_numpy(attack.generate(x.numpy(), y.numpy()))
 
 
 LIBRARIES = {
     "sat_kernels": ours,
-    "sat_kernels, bf16": lambda model: ours(model, precision="bf16"),
-    "sat_kernels, the model as it is": lambda model: ours(model, lower=False),
+    "sat_kernels, bf16": lambda *case: ours(*case, precision="bf16"),
+    "sat_kernels, the model as it is": lambda *case: ours(*case, lower=False),
     "torchattacks": torchattacks_pgd,
     "foolbox": foolbox_pgd,
     "adversarial-robustness-toolbox": art_pgd,
 }
+
+
+def usable(models, eps, alpha):
+    """(library, the attack on each of the models) of those that are here."""
+    for library, make in LIBRARIES.items():
+        if "bf16" in library and not has_bf16(torch.device("cpu")):
+            print(f"left out: {library}: this machine has no bf16 arithmetic")
+            continue
+        try:
+            yield library, [make(model, eps, alpha) for model in models]
+        except ImportError as error:
+            print(f"left out: {library}: {error}")
 
 
 def robust(model, attack, x, y, seed: int) -> torch.Tensor:
@@ -66,35 +84,60 @@ def robust(model, attack, x, y, seed: int) -> torch.Tensor:
         return (model.eval()(x_adv).argmax(1) == y).double()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--networks", type=int, default=2, help="of each activation (default: %(default)s)")
-    parser.add_argument("--seeds", type=int, default=6, help="of the attacks (default: %(default)s)")
-    parser.add_argument("--folder", default="runs/yopo", help="where networks are kept (default: %(default)s)")
-    given = parser.parse_args()
-    warnings.simplefilter("ignore")
-    networks = [
-        trained(TrainConfig(activation=name, seed=s, output=f"{given.folder}/{name}/seed{s}"))
-        for name in ("relu", "silu")
-        for s in range(given.networks)
+def on_networks(networks: int, seeds: int, folder: str) -> None:
+    names = CompareConfig().activations
+    configs = [
+        TrainConfig(activation=a, seed=s, output=f"{folder}/{a}/seed{s}") for a in names for s in range(networks)
     ]
+    cases = [trained(config) for config in configs]
     found = {}
-    for library, make in LIBRARIES.items():
-        if "bf16" in library and not has_bf16(torch.device("cpu")):
-            print(f"left out: {library}: this machine has no bf16 arithmetic")
-            continue
-        try:
-            made = [(model, make(model), *data) for model, data in networks]
-        except ImportError as error:
-            print(f"left out: {library}: {error}")
-            continue
-        found[library] = torch.cat([robust(*case, seed) for case in made for seed in range(given.seeds)])
+    for library, made in usable([model for model, _ in cases], EPS, 2.5 * EPS / STEPS):
+        found[library] = torch.cat(
+            [
+                robust(model, attack, *data, seed)
+                for (model, data), attack in zip(cases, made, strict=True)
+                for seed in range(seeds)
+            ]
+        )
+    print(f"{len(cases)} networks ({', '.join(names)}), {len(cases[0][1][1])} images, {seeds} seeds\n")
     print("|library|robust accuracy, %|ours less it, points|")
     print("|-|-|-|")
     for library, withstood in found.items():
         difference = 100 * (found["sat_kernels"] - withstood)
         error = difference.std() / len(difference) ** 0.5
         print(f"|{library}|{100 * withstood.mean():.2f}|{difference.mean():+.2f} +- {error:.2f}|")
+
+
+def on_random_weights(count: int = 256, batch: int = 32) -> None:
+    generator = torch.Generator().manual_seed(1)
+    x, y = torch.rand(count, 3, 32, 32, generator=generator), torch.randint(10, (count,), generator=generator)
+    torch.manual_seed(0)
+    model = ResidualNetwork(3, 10, 64, nn.SiLU, blocks=(2, 2, 2, 2)).eval()
+    found = {}
+    for library, (attack,) in usable([model], 8 / 255, 2 / 255):
+        torch.manual_seed(0)
+        x_adv = torch.cat([attack(*part) for part in zip(x.split(batch), y.split(batch), strict=True)])
+        with torch.no_grad():
+            logits = torch.cat([model.eval()(part) for part in x_adv.split(batch)])
+        found[library] = F.cross_entropy(logits.double(), y).item()
+    print("|library|mean loss|ours over it|")
+    print("|-|-|-|")
+    for library, loss in found.items():
+        print(f"|{library}|{loss:.4f}|{found['sat_kernels'] / loss:.4f}|")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--networks", type=int, default=3, help="of each activation (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=6, help="of the attacks (default: %(default)s)")
+    parser.add_argument("--folder", default="runs/yopo", help="where networks are kept (default: %(default)s)")
+    parser.add_argument("--random", action="store_true", help="losses on a ResNet-18 with random weights")
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")
+    if given.random:
+        on_random_weights()
+    else:
+        on_networks(given.networks, given.seeds, given.folder)
 
 
 if __name__ == "__main__":
