@@ -93,8 +93,8 @@ def _train(arguments: list[str]) -> int:
     parser = make_parser(
         TrainConfig,
         "sat-kernels train",
-        "PGD adversarial training (Madry et al., arXiv 1706.06083). The same command goes on where an earlier run "
-        "was cut off.",
+        "Adversarial training: PGD's (Madry et al., arXiv 1706.06083), TRADES, MART or free adversarial "
+        "training. The same command goes on where an earlier run was cut off.",
     )
     config, _ = parse(parser, TrainConfig, arguments)
     from .training.loop import CHECKPOINT, Run
@@ -166,6 +166,8 @@ def _compare(arguments: list[str]) -> int:
         if rows:
             print(f"\nComplete runs so far:\n{format_table(rows, baseline)}")
         raise
+    if config.train.method != "pgd":
+        print(f"Training method: {config.train.method}")
     print(format_table(rows, baseline))
     violations = sum(row["violations"] for row in rows)
     print(f"\nPixels of attacked images outside the ball or the box: {violations}.")

@@ -6,8 +6,8 @@ import inspect
 # Of torchattacks, Foolbox, AutoAttack, advertorch, CleverHans, ART, robustness, adversarial-library and training codes.
 _ALIASES = {
     "model": "predict fmodel net network classifier estimator",
-    "eps": "epsilon epsilons max_norm radius",
-    "alpha": "step_size stepsize eps_iter eps_step abs_stepsize rel_stepsize lr",
+    "eps": "epsilon epsilons max_norm radius clip_eps",
+    "alpha": "step_size stepsize eps_iter eps_step abs_stepsize rel_stepsize lr fgsm_step",
     "steps": "nb_iter n_iter n_iters num_iter max_iter iters iterations attack_iters perturb_steps num_steps niter",
     "random_start": "rand_init random_init rand_start use_rs",
     "norm": "ord order p norm_type lp_norm",
@@ -19,6 +19,7 @@ _ALIASES = {
     "restarts random_start": "num_random_init",
     "loss": "loss_fn loss_func loss_function criterion loss_type",
     "init": "init_type random_type start",
+    "replays": "n_repeats minibatch_replays replay_m",
     "decay": "decay_factor momentum mu",
     "n_target_classes": "num_target_classes num_classes n_classes",
     "rho": "thr_decr",

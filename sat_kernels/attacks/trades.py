@@ -43,6 +43,16 @@ class _Regularised(PGD):
     def loss(self, x: Tensor, y: Tensor, *, sample_ids: Tensor | None = None) -> Tensor:
         """What to minimise, see the class; differentiable once.
 
+        Args, errors: as of :meth:`loss_and_logits`.
+
+        Returns:
+            0-d tensor, a mean over the batch.
+        """
+        return self.loss_and_logits(x, y, sample_ids=sample_ids)[0]
+
+    def loss_and_logits(self, x: Tensor, y: Tensor, *, sample_ids: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """:meth:`loss`, and the model's logits on the adversarial examples, which say how many fool it.
+
         After the attack, the model runs once on ``x`` and once on the adversarial examples, in the mode, autocast and
         grad mode that the caller has it in; logits of 16 bits are taken to float32.
 
@@ -50,7 +60,7 @@ class _Regularised(PGD):
             x, y, sample_ids: as in a call of the attack, but ``y`` are needed.
 
         Returns:
-            0-d tensor, a mean over the batch.
+            The loss, and (B, C) logits, both with the graph of their gradients.
 
         Raises:
             TypeError, ValueError: an argument is not as above.
@@ -58,8 +68,8 @@ class _Regularised(PGD):
         if y is None:
             raise ValueError("y=None: expected the (B,) labels to train with")
         x_adv = self(x, y, sample_ids=sample_ids)
-        clean = self.model(x)
-        return self._outer_loss(clean, self.model(x_adv), y.to(clean.device, torch.int64))
+        clean, logits = self.model(x), self.model(x_adv)
+        return self._outer_loss(clean, logits, y.to(clean.device, torch.int64)), logits
 
     def _outer_loss(self, clean: Tensor, logits: Tensor, y: Tensor) -> Tensor:
         raise NotImplementedError

@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass, field
 
 from .datasets import DATASETS
+from .methods import METHODS
 from .models import ACTIVATION_NAMES
 
 
@@ -19,14 +20,20 @@ def setting(default, help: str):
 
 @dataclass(frozen=True)
 class AttackConfig:
-    """The PGD attack that makes the training examples (Madry et al., arXiv 1706.06083)."""
+    """The attack that makes the training examples."""
 
     eps: float = setting(0.15, "radius of the Linf ball, in pixel values of 0..1")
-    alpha: float | None = setting(None, "step size, in pixel values of 0..1; null: 2.5 * eps / steps")
-    steps: int = setting(5, "gradient steps per image")
+    alpha: float | None = setting(
+        None, "step size, in pixel values of 0..1; null: 2.5 * eps / steps, with method=free: eps"
+    )
+    steps: int = setting(5, "gradient steps per image; not with method=free")
 
     def __post_init__(self):
         check_attack(self, "attack.")
+
+    @property
+    def step_size(self) -> float:
+        return step_size(self.alpha, self.eps, self.steps)
 
 
 @dataclass(frozen=True)
@@ -43,10 +50,13 @@ class MonitorConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """PGD adversarial training of a small residual network."""
+    """Adversarial training of a small residual network."""
 
     output: str = setting("runs/train", "folder of the run: configuration, checkpoint, metrics, TensorBoard events")
     data: str = setting("digits", f"data set: {', '.join(DATASETS)}")
+    method: str = setting("pgd", f"training method: {', '.join(METHODS)}")
+    beta: float | None = setting(None, "trades, mart: weight of the divergence from the clean prediction; null: 6")
+    replays: int = setting(4, "free: updates of the weights per batch, in a row")
     activation: str = setting("silu", f"activation: {', '.join(ACTIVATION_NAMES)}")
     width: int = setting(16, "channels of the network's first stage")
     epochs: int = setting(12, "passes over the training images")
@@ -57,7 +67,7 @@ class TrainConfig:
     warmup: float = setting(
         0.1, "fraction of all steps in which the learning rate rises linearly; then it falls as cosine"
     )
-    label_smoothing: float = setting(0.0, "share of the target spread evenly over all classes")
+    label_smoothing: float = setting(0.0, "pgd, free: share of the target spread evenly over all classes")
     seed: int = setting(0, "seed of initial weights, data order and attack starts; never of the split of the data")
     device: str = setting("auto", "where to run, such as cpu or cuda:0; auto: a GPU if there is one")
     threads: int = setting(
@@ -72,10 +82,13 @@ class TrainConfig:
 
     def __post_init__(self):
         _check("data", self.data, self.data in DATASETS, f"one of {', '.join(DATASETS)}")
+        _check("method", self.method, self.method in METHODS, f"one of {', '.join(METHODS)}")
+        if self.beta is not None:
+            _check("beta", self.beta, 0 <= self.beta < math.inf, "a number >= 0")
         _check(
             "activation", self.activation, self.activation in ACTIVATION_NAMES, f"one of {', '.join(ACTIVATION_NAMES)}"
         )
-        for name in ("width", "epochs", "batch_size"):
+        for name in ("replays", "width", "epochs", "batch_size"):
             value = getattr(self, name)
             _check(name, value, value >= 1, "an integer >= 1")
         _check("lr", self.lr, 0 < self.lr < math.inf, "a number > 0")
@@ -85,6 +98,13 @@ class TrainConfig:
         _check("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "a number in [0, 1)")
         _check("seed", self.seed, self.seed >= 0, "an integer >= 0")
         _check("threads", self.threads, self.threads >= 0, "an integer >= 0")
+        self._check_that_all_are_used()
+
+    def _check_that_all_are_used(self) -> None:
+        unused = frozenset().union(*(method.settings for method in METHODS.values())) - METHODS[self.method].settings
+        for name, default, value in differences({}, self):
+            expected = f"{'null' if default is None else default} with method={self.method}"
+            _check(name, value, name not in unused, expected)
 
 
 @dataclass(frozen=True)
@@ -115,14 +135,28 @@ def step_size(alpha: float | None, eps: float, steps: int) -> float:
     return 2.5 * eps / steps if alpha is None else alpha
 
 
-def differences(old: dict, new: dict, free: frozenset[str] = frozenset()) -> list[tuple[str, object, object]]:
-    """(dotted name, old value, new value) of every setting that differs, but for those in ``free``."""
-    old, new = _flat(old), _flat(new)
+def differences(old: dict, new, free: frozenset[str] = frozenset()) -> list[tuple[str, object, object]]:
+    """(dotted name, old value, new value) of every setting that differs, but for those in ``free``.
+
+    Args:
+        old: nested dictionaries, as ``dataclasses.asdict`` makes them. Settings that it lacks had their default: those
+            of an earlier version, which did what is the default of what has been added since.
+        new: a dataclass of settings.
+    """
+    old, new = _flat(_defaults(type(new))) | _flat(old), _flat(dataclasses.asdict(new))
     return [
         (name, old.get(name), new.get(name))
         for name in sorted(old.keys() | new.keys())
         if name not in free and old.get(name) != new.get(name)
     ]
+
+
+def _defaults(kind: type) -> dict:
+    """As ``asdict(kind())``, which checks of ``kind`` itself can't ask for."""
+    values = {
+        f.name: f.default_factory() if f.default is dataclasses.MISSING else f.default for f in dataclasses.fields(kind)
+    }
+    return {name: dataclasses.asdict(v) if dataclasses.is_dataclass(v) else v for name, v in values.items()}
 
 
 def from_dict(kind: type, values: dict):

@@ -3,7 +3,6 @@
 import json
 import os
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 from .checkpoints import CheckpointError, load_checkpoint
@@ -73,6 +72,6 @@ def find_result(folder: str | os.PathLike, config: EvaluationConfig, train: Trai
     try:
         result = json.loads((Path(folder) / RESULT).read_text())
         current = result["epoch"] == train.epochs and result["attack"] == attack_settings(config, train)
-        return result if current and not differences(result["train"], asdict(train), FREE) else None
+        return result if current and not differences(result["train"], train, FREE) else None
     except (FileNotFoundError, json.JSONDecodeError, KeyError):
         return None

@@ -1,4 +1,4 @@
-"""PGD adversarial training (Madry et al., arXiv 1706.06083) that can be cut off at any moment and goes on."""
+"""Adversarial training that can be cut off at any moment and goes on."""
 
 import dataclasses
 import json
@@ -8,17 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 import yaml
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from ..attacks import PGD
 from .checkpoints import CheckpointError, load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from .config import ConfigurationError, TrainConfig, differences, step_size
 from .datasets import DATASETS, batches
 from .devices import prepare
 from .files import write_atomic
+from .methods import METHODS
 from .models import make_model
 from .robustness import measure
 from .seeding import derive, generator
@@ -61,7 +60,9 @@ class Run:
             momentum=config.momentum,
             nesterov=config.momentum > 0,
         )
-        steps = config.epochs * math.ceil(len(self.data.train) / config.batch_size)
+        self.starts = torch.Generator()
+        self.method = METHODS[config.method](self.model, config, self.starts)
+        steps = config.epochs * math.ceil(len(self.data.train) / config.batch_size) * self.method.updates
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, _warmup_cosine(steps, config.warmup))
         self.epoch, self.metrics = 0, []
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -86,11 +87,14 @@ class Run:
         """
         if self.finished:
             return
+        name = self.config.activation
+        if self.config.method != "pgd":
+            name += f", {self.config.method}"
         bar = tqdm(
             total=self.config.epochs,
             initial=self.epoch,
             unit="epoch",
-            desc=self.config.activation,
+            desc=name,
             disable=not progress,
         )
         # purge_step hides what a killed process had logged of the epochs that are done again.
@@ -113,29 +117,21 @@ class Run:
         config, start = self.config, time.perf_counter()
         torch.manual_seed(derive(config.seed, "epoch", self.epoch))
         order = torch.randperm(len(self.data.train), generator=generator(config.seed, "order", self.epoch))
-        eps, steps = config.attack.eps, config.attack.steps
-        attack = PGD(
-            self.model,
-            eps,
-            step_size(config.attack.alpha, eps, steps),
-            steps,
-            generator=generator(config.seed, "attack", self.epoch),
-        )
+        self.starts.manual_seed(derive(config.seed, "attack", self.epoch))
         total_loss = torch.zeros((), dtype=torch.float64, device=self.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        for x, y, index in batches(self.data.train, config.batch_size, order):
-            x, y = x.to(self.device), y.to(self.device)
-            x_adv = attack(x, y, sample_ids=index.to(self.device))
-            self.model.train()
-            logits = self.model(x_adv)
-            loss = F.cross_entropy(logits, y, label_smoothing=config.label_smoothing)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimizer.step()
-            self.scheduler.step()
-            total_loss += loss.detach() * len(y)
-            correct += (logits.detach().argmax(1) == y).sum()
-        mean_loss = total_loss.item() / len(order)
+        self.model.train()
+        for batch in batches(self.data.train, config.batch_size, order):
+            x, y, index = (tensor.to(self.device) for tensor in batch)
+            for loss, logits in self.method.losses(x, y, index):
+                self.optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                self.optimizer.step()
+                self.scheduler.step()
+                total_loss += loss.detach() * len(y)
+                correct += (logits.detach().argmax(1) == y).sum()
+        images = len(order) * self.method.updates
+        mean_loss = total_loss.item() / images
         if not math.isfinite(mean_loss):
             raise ConfigurationError(
                 f"lr={config.lr}: the loss became {mean_loss} in epoch {self.epoch}; expected a smaller one"
@@ -144,7 +140,7 @@ class Run:
             "epoch": self.epoch,
             "lr": self.scheduler.get_last_lr()[0],
             "train_loss": mean_loss,
-            "train_robust_accuracy": correct.item() / len(order),
+            "train_robust_accuracy": correct.item() / images,
             "seconds": time.perf_counter() - start,
         }
         return metrics | self._monitor()
@@ -169,13 +165,14 @@ class Run:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
+            "method": self.method.state_dict(),
             "rng": rng_state(),
             "metrics": self.metrics,
         }
 
     def _restore(self, state: dict) -> None:
         path = self.folder / CHECKPOINT
-        changed = differences(state["config"], dataclasses.asdict(self.config), FREE)
+        changed = differences(state["config"], self.config, FREE)
         if changed:
             settings = "; ".join(f"{name}={old} then, {name}={new} now" for name, old, new in changed)
             raise ConfigurationError(
@@ -185,6 +182,7 @@ class Run:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])
+            self.method.load_state_dict(state.get("method", {}))  # checkpoints from before there were methods have none
         except (RuntimeError, ValueError, KeyError) as error:
             raise CheckpointError(f"{path}: of another version of this program ({error})") from error
         set_rng_state(state["rng"])

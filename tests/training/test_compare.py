@@ -62,6 +62,22 @@ def test_table_says_where_there_is_no_difference():
     assert "no difference" not in lines[3]
 
 
+@pytest.mark.parametrize(("arguments", "printed"), [([], False), (["--train.method=trades", "--train.beta=3"], True)])
+def test_another_method_is_passed_on_and_named(monkeypatch, capsys, arguments, printed):
+    given = []
+    row = {"activation": "relu", "seeds": [0], "clean_percent": 99.0, "robust_percent": 80.0, "difference": None}
+    rows = [row | {"seconds_per_epoch": 1.0, "violations": 0}]
+    monkeypatch.setattr(compare, "compare", lambda config: given.append(config) or rows)
+    assert cli.main(["compare", *arguments]) == 0
+    run = compare.run_config(given[0], "relu", 1)
+    assert (run.method, run.beta, run.activation, run.seed) == (
+        *(("trades", 3) if printed else ("pgd", None)),
+        "relu",
+        1,
+    )
+    assert ("Training method: trades\n" in capsys.readouterr().out) == printed
+
+
 @pytest.mark.slow
 def test_small_comparison_writes_everything_and_goes_on(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "demo"

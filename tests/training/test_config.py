@@ -14,6 +14,7 @@ from sat_kernels.training.config import (
     differences,
     from_dict,
 )
+from sat_kernels.training.methods import METHODS
 from sat_kernels.training.options import make_parser, parse
 
 
@@ -62,6 +63,9 @@ def test_settings_without_an_option_keep_their_default():
         ("label_smoothing", "-0.1", r"a number in \[0, 1\)"),
         ("activation", "rleu", "one of relu, silu"),
         ("data", "mnist", "one of digits"),
+        ("method", "fgsm", "one of pgd, trades, mart, free"),
+        ("beta", "-1.0", "a number >= 0"),
+        ("replays", "0", "an integer >= 1"),
         ("attack.eps", "8.0", r"a number in \[0, 1\]"),
         ("attack.alpha", "-1.0", "a number >= 0"),
         ("attack.steps", "0", "an integer >= 1"),
@@ -71,6 +75,43 @@ def test_settings_without_an_option_keep_their_default():
 def test_message_names_setting_value_and_what_was_expected(name, value, expected):
     with pytest.raises(ConfigurationError, match=f"^{re.escape(f'{name}={value}')}.*: expected {expected}"):
         parse_train(f"--{name}", value)
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "value", "expected"),
+    [
+        ("pgd", "beta", 3.0, "null"),
+        ("free", "beta", 6.0, "null"),
+        ("pgd", "replays", 3, "4"),
+        ("mart", "replays", 3, "4"),
+        ("trades", "label_smoothing", 0.1, "0.0"),
+        ("mart", "label_smoothing", 0.1, "0.0"),
+        ("free", "attack.steps", 7, "5"),
+    ],
+)
+def test_settings_that_the_method_does_not_use_are_refused(method, name, value, expected):
+    with pytest.raises(ConfigurationError) as error:
+        parse_train("--method", method, f"--{name}", str(value))
+    assert str(error.value) == f"{name}={value}: expected {expected} with method={method}"
+    assert parse_train("--method", method, f"--{name}", expected) == TrainConfig(method=method)
+
+
+def test_settings_that_the_method_uses():
+    assert parse_train("--method=trades", "--beta=3", "--attack.steps=2").beta == 3
+    assert parse_train("--method=mart", "--beta=0").beta == 0
+    assert parse_train("--method=free", "--replays=8", "--label_smoothing=0.1", "--attack.alpha=0.1").replays == 8
+    assert parse_train("--method=pgd", "--attack.steps=2", "--label_smoothing=0.1").attack.steps == 2
+    config = parse(make_parser(CompareConfig, "compare", ""), CompareConfig, ["--train.method=mart", "--train.beta=5"])[
+        0
+    ]
+    assert (config.train.method, config.train.beta) == ("mart", 5)
+
+
+def test_every_setting_of_a_method_exists():
+    help = make_parser(TrainConfig, "train", "").format_help()
+    for method in METHODS.values():
+        for name in method.settings:
+            assert f"--{name} " in help
 
 
 @pytest.mark.parametrize(
@@ -102,16 +143,28 @@ def test_activations_of_a_comparison_are_checked():
 
 
 def test_differences_are_dotted_and_leave_out_what_is_free():
-    old, new = dataclasses.asdict(TrainConfig()), dataclasses.asdict(from_dict(TrainConfig, {"attack": {"eps": 0.2}}))
-    new["output"] = "elsewhere"
+    old, new = (
+        dataclasses.asdict(TrainConfig()),
+        from_dict(TrainConfig, {"attack": {"eps": 0.2}, "output": "elsewhere"}),
+    )
     assert differences(old, new, frozenset({"output"})) == [("attack.eps", 0.15, 0.2)]
-    assert differences(old, old) == []
+    assert differences(old, TrainConfig()) == []
 
 
-def test_evaluation_settings_have_an_option_each():
-    help = make_parser(EvaluationConfig, "evaluate", "").format_help()
-    for field in dataclasses.fields(EvaluationConfig):
+def test_settings_that_old_ones_lack_had_their_default():
+    old = dataclasses.asdict(TrainConfig())
+    del old["method"], old["beta"], old["attack"]["steps"]
+    old["gone"] = 1
+    assert differences(old, TrainConfig()) == [("gone", 1, None)]
+    assert differences(old, TrainConfig(method="mart")) == [("gone", 1, None), ("method", "pgd", "mart")]
+
+
+@pytest.mark.parametrize("kind", [TrainConfig, EvaluationConfig])
+def test_settings_have_an_option_each(kind):
+    help = make_parser(kind, "command", "").format_help()
+    for field in dataclasses.fields(kind):
         assert f"--{field.name}" in help
+    assert kind is EvaluationConfig or "training method: pgd, trades, mart, free" in help
 
 
 def test_printed_configuration_can_be_read_back(tmp_path):

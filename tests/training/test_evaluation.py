@@ -112,6 +112,10 @@ def test_result_is_written_and_found_again(trained):
     assert find_result(trained.folder, EvaluationConfig(steps=3, restarts=2), trained.config) is None
     assert find_result(trained.folder, config, dataclasses.replace(trained.config, lr=0.01)) is None
     assert find_result(trained.folder, config, dataclasses.replace(trained.config, epochs=9)) is None
+    del result["train"]["method"], result["train"]["beta"], result["train"]["replays"]  # as of an earlier version
+    (trained.folder / RESULT).write_text(json.dumps(result))
+    assert find_result(trained.folder, config, trained.config) == result
+    assert find_result(trained.folder, config, dataclasses.replace(trained.config, method="mart")) is None
     (trained.folder / RESULT).write_text('{"train": ')
     assert find_result(trained.folder, config, trained.config) is None
 

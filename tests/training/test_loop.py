@@ -13,15 +13,17 @@ import pytest
 import torch
 import yaml
 
+from sat_kernels import attacks
 from sat_kernels.training import loop
-from sat_kernels.training.checkpoints import load_checkpoint
+from sat_kernels.training.checkpoints import load_checkpoint, save_checkpoint
 from sat_kernels.training.config import ConfigurationError, MonitorConfig, TrainConfig
 from sat_kernels.training.loop import CHECKPOINT, CONFIG, EVENTS, METRICS, Run
+from sat_kernels.training.methods import METHODS
 
 
 def final_state(folder) -> dict:
     state = load_checkpoint(Path(folder) / CHECKPOINT)
-    return {key: state[key] for key in ("epoch", "model", "optimizer", "scheduler", "rng")}
+    return {key: state[key] for key in ("epoch", "model", "optimizer", "scheduler", "method", "rng")}
 
 
 def assert_identical(one: dict, other: dict) -> None:
@@ -35,6 +37,11 @@ def without_time(folder) -> list[dict]:
 
 def elsewhere(config, tmp_path, name="other", **changes) -> TrainConfig:
     return dataclasses.replace(config, output=str(tmp_path / name), **changes)
+
+
+def by(config, method) -> TrainConfig:
+    steps = TrainConfig().attack.steps if method == "free" else config.attack.steps
+    return dataclasses.replace(config, method=method, attack=dataclasses.replace(config.attack, steps=steps))
 
 
 def test_a_run_leaves_its_files(tiny):
@@ -78,13 +85,13 @@ def test_same_settings_same_weights_and_seed_and_eps_matter(tiny, tmp_path):
 def test_order_and_starts_change_from_epoch_to_epoch(tiny, monkeypatch):
     seen = []
 
-    class Spy(loop.PGD):
+    class Spy(attacks.PGD):
         def __call__(self, x, y, *, sample_ids):
             x_adv = super().__call__(x, y, sample_ids=sample_ids)
             seen.append((sample_ids.tolist(), self.generator.initial_seed()))
             return x_adv
 
-    monkeypatch.setattr(loop, "PGD", Spy)
+    monkeypatch.setattr(attacks, "PGD", Spy)
     Run(dataclasses.replace(tiny, epochs=2)).fit(progress=False)
     half = len(seen) // 2
     orders = [[i for ids, _ in part for i in ids] for part in (seen[:half], seen[half:])]
@@ -93,8 +100,10 @@ def test_order_and_starts_change_from_epoch_to_epoch(tiny, monkeypatch):
     assert len({generator_seed for _, generator_seed in seen}) == 2
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_cut_off_around_the_checkpoint(tiny, tmp_path, monkeypatch, moment):
+def test_cut_off_around_the_checkpoint(tiny, tmp_path, monkeypatch, moment, method):
+    tiny = by(tiny, method)
     reference = elsewhere(tiny, tmp_path)
     Run(reference).fit(progress=False)
     original = loop.save_checkpoint
@@ -143,8 +152,9 @@ def test_lines_and_events_past_the_checkpoint_are_dropped(tiny):
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_and_continued_is_the_same_run(tiny, tmp_path):
-    config = dataclasses.replace(tiny, epochs=30)
+@pytest.mark.parametrize("method", ["pgd", "free"])
+def test_killed_at_any_moment_and_continued_is_the_same_run(tiny, tmp_path, method):
+    config = dataclasses.replace(by(tiny, method), epochs=30)
     reference = elsewhere(config, tmp_path)
     Run(reference).fit(progress=False)
     file = tmp_path / "config.yaml"
@@ -176,6 +186,22 @@ def wait_for_epochs(process, config, more: int) -> None:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
     raise AssertionError("no epoch within a minute")
+
+
+def test_a_checkpoint_from_before_there_were_methods_goes_on(tiny, tmp_path):
+    reference = elsewhere(tiny, tmp_path)
+    Run(reference).fit(progress=False)
+    run = Run(tiny)
+    run._train_epoch()
+    state = run._state() | {"epoch": 1}
+    del state["method"]
+    for name in ("method", "beta", "replays"):
+        del state["config"][name]
+    save_checkpoint(run.folder / CHECKPOINT, state)
+    with pytest.raises(ConfigurationError, match="method=pgd then, method=free now"):
+        Run(by(tiny, "free"))
+    Run(tiny).fit(progress=False)
+    assert_identical(final_state(tiny.output), final_state(reference.output))
 
 
 def test_other_settings_are_refused_by_name(tiny):
