@@ -4,10 +4,10 @@
     python benchmarks/cost_model.py --networks ResNet-50 --batches 64 256
     python benchmarks/cost_model.py --rows benchmarks/results/epyc-zen3-2cores
 
-The step is traced, operator by operator, on tensors without memory (benchmarks/cost/trace.py): what is counted is what
-PyTorch runs. An operator takes the longer of its bytes at the copy rate and its FLOPs at the convolution's rate, launches
-come on top, and an idea is a rewriting of the list of operators (benchmarks/cost/ideas.py). With --rows, limits are those
-measured, and predictions for whole attacks stand beside their measurements.
+The step is traced, operator by operator, on tensors without memory (benchmarks/cost/trace.py): what is counted is
+what PyTorch runs. An operator takes the longer of its bytes at the copy rate and its FLOPs at the convolution's rate,
+launches come on top, and an idea is a rewriting of the list of operators (benchmarks/cost/ideas.py). With --rows,
+limits are those measured, and predictions for whole attacks stand beside their measurements.
 """
 
 import argparse
@@ -28,10 +28,12 @@ from report.text import table, time_text
 SMALL, LARGE = (128, 512), (64, 256)
 # What an attack does of which the prediction is known: sides of PGD-10 by the beginning of their names.
 ATTACKS = {
-    "sat_kernels, as it is": "eager",
+    "sat_kernels, lower=False": "eager",
     "sat_kernels": "lowered",
+    "eager": "eager",
     "torchattacks": "eager",
     "foolbox": "with weights",
+    "advertorch": "with weights",
 }
 
 
@@ -107,14 +109,18 @@ def attack_us(network: str, row: Row, machine: Machine) -> float | None:
 def beside(results: Results, machine: Machine) -> list[tuple[Row, float]]:
     """Measured PGD-10 on ResNet-18, and the predictions in microseconds."""
     rows = [row for row in results.rows if row.suite == "attacks" and row.case.startswith("PGD-10") and row.median_us]
+    rows = [row for row in rows if "ResNet-18" in row.case]
     return [(row, us) for row in rows if (us := attack_us("ResNet-18", row, machine)) is not None]
 
 
 def report(machine: Machine, networks: list[str], batches: list[int], precision: str) -> Iterable[str]:
     cases = [(n, b) for n in networks for b in (batches or (SMALL if NETWORKS[n][2] < 100 else LARGE))]
-    yield f"{machine.name}: copy {machine.copy / 1e9:.4g} GB/s ({machine.cached / 1e9:.4g} below {machine.cache / 1e6:.3g} MB), "
-    rates = (f"{p}: {machine.matmul.get(p, 0) / 1e9:.4g}, {rate / 1e9:.4g} GFLOP/s" for p, rate in machine.conv.items())
-    yield f"matrix product and convolution {'; '.join(rates)}; launch {machine.launch:.3g} us. All modelled, {precision}.\n"
+    copies = f"{machine.copy / 1e9:.0f} GB/s, {machine.cached / 1e9:.0f} below {machine.cache / 1e6:.3g} MB"
+    yield f"{machine.name}: copy {copies}; launch {machine.launch:.3g} us"
+    for name, rate in machine.conv.items():
+        product = machine.matmul.get(name, 0.0)
+        yield f"{name}: matrix product {product / 1e9:.0f} GFLOP/s, convolution {rate / 1e9:.0f}"
+    yield f"All that follows is modelled, in {precision}.\n"
     lines = []
     for name, batch in cases:
         ops = pgd_step(name, batch, precision)

@@ -9,7 +9,7 @@ Ops = Sequence[Op]
 
 
 def fused_step(ops: Ops) -> list[Op]:
-    """All that works on pixels (normalise, cast, their backward, step, projection) is one kernel, after the gradient."""
+    """All that works on pixels (normalise, cast, their backward, step) is one kernel, after the gradient."""
     image = [i for i, op in enumerate(ops) if op.part == "image"]
     return [op for op in ops if op.part != "image"] + [_joined(ops, image)]
 

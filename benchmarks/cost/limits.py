@@ -2,28 +2,30 @@
 
 from statistics import median
 
+from report.limits import CONV, COPY, LAUNCH, MATMUL, limits
 from report.rows import Results, Row
 
-from .machine import FRACTIONS, MICRO, Machine
+from .machine import FRACTIONS, Machine
 
 
 def measured(results: Results) -> Machine:
     """The machine of a folder of results, from the rows of its suite "limits".
 
-    Convolution and matrix rates are medians over sizes, the copy rate that of the largest cold copy; a copy in cache is the
-    best one, and a cache is as large as the largest copy that comes closer to it than to the cold one.
-    What eager activations and ours reach of the copy rate is taken from SiLU's rows where there are any.
+    Convolution and matrix rates are medians over sizes, the copy rate that of the largest cold copy; a copy in cache
+    is the best one, and a cache is as large as the largest copy that comes closer to it than to the cold one. What
+    eager activations reach of the copy rate is taken from SiLU's rows where there are any.
 
     Raises:
         ValueError: there are no rows of a copy, a matrix product, a convolution or a launch.
     """
-    rows = [row for row in results.rows if row.suite == "limits"]
-    copies = sorted((row for row in rows if row.case == "copy" and row.gb_per_s), key=lambda row: row.bytes or 0)
-    launches = [row.median_us for row in rows if row.case == "launch" and row.median_us]
-    matmul, conv = _rates(rows, "matmul"), _rates(rows, "conv3x3")
-    absent = [
-        n for n, found in zip(("copy", "matmul", "conv3x3", "launch"), (copies, matmul, conv, launches)) if not found
-    ]
+    copies = sorted((row for row in limits(results, COPY) if row.gb_per_s), key=lambda row: row.bytes or 0)
+    # As many threads as the network has.
+    most = max((int(row.threads) for row in copies if row.threads.isdigit()), default=0)
+    copies = [row for row in copies if row.threads in ("", "all", str(most))]
+    launches = [row.median_us for row in limits(results, LAUNCH) if row.median_us]
+    matmul, conv = _rates(limits(results, MATMUL)), _rates(limits(results, CONV))
+    found = {COPY: copies, MATMUL: matmul, CONV: conv, LAUNCH: launches}
+    absent = [name for name, rows_of_it in found.items() if not rows_of_it]
     if absent:
         raise ValueError(f"{results.folder}/rows.csv: suite limits has no {', '.join(absent)}: expected all four")
     cold = [row for row in copies if row.cache == "cold"] or copies
@@ -46,11 +48,11 @@ def measured(results: Results) -> Machine:
     )
 
 
-def _rates(rows: list[Row], case: str) -> dict[str, float]:
+def _rates(rows: list[Row]) -> dict[str, float]:
     """FLOP per second by precision."""
     found: dict[str, list[float]] = {}
     for row in rows:
-        if row.case == case and row.gflop_per_s:
+        if row.gflop_per_s:
             found.setdefault(row.dtype, []).append(row.gflop_per_s * 1e9)
     return {dtype: median(rates) for dtype, rates in found.items()}
 

@@ -26,7 +26,7 @@ class Machine:
     """Limits, in bytes, FLOPs and microseconds.
 
     Args:
-        copy: bytes per second that a copy reads and writes, from memory; ``cached``: the same, of less than ``cache`` bytes.
+        copy: bytes per second that a copy reads and writes; ``cached``: the same, of less than ``cache`` bytes.
         matmul, conv: FLOP per second by precision ("fp32", "bf16"); ``depthwise``: of depthwise convolutions.
         launch: us between two operators; ``graph``: in a CUDA graph, None where there is none.
         processors: multiprocessors that tiles are dealt out to; 0: ``conv`` holds for every shape, as on a CPU.
@@ -67,7 +67,7 @@ class Machine:
         return GPU_KERNELS.get(op.name, 1) if self.gpu else 1
 
     def efficiency(self, op: Op) -> float:
-        """What is left of the rate for a matrix product of M x N x K: the loop's start, tiles in part, processors idle."""
+        """Left of the rate for a matrix product of M x N x K: the loop's start, tiles in part, processors idle."""
         if not self.processors:
             return 1.0
         m, n, k = op.gemm
@@ -84,8 +84,8 @@ class Machine:
         return max(LEAST, best * kind * k / (k + 64))
 
 
-# From data sheets and assumptions, not measured here: 90 % of the H200's memory rate, 80 % of its dense bf16 rate, half of that
-# in TF32; a convolution at 82 % of a matrix product. A tensor of 30 MB is still in half of the L2 cache.
+# From data sheets and assumptions, not measured: 90 % of the H200's memory rate, 80 % of its dense bf16 rate, half of
+# that in TF32; a convolution at 82 % of a matrix product. A tensor of 30 MB is still in half of the L2 cache.
 H200 = Machine(
     name="H200",
     copy=4.3e12,

@@ -1,1 +1,1 @@
-"""From rows.csv to something to read: summary.md, plots, and the marked sections of README.md and docs/performance.md."""
+"""From rows.csv to something to read: summary.md, plots, and marked sections of README.md and docs/performance.md."""

@@ -63,7 +63,7 @@ def test_activations(name):
 
 
 def test_bytes_of_a_block():
-    """Bytes per element of bfloat16, eager to fused, of batch norm and activation before a convolution: 8 to 4, 10 to 6."""
+    """Bytes per element of bfloat16, eager to fused, of batch norm and activation: 8 to 4 forward, 10 to 6 backward."""
     ops = pgd_step("PreActResNet-18", 2)
     fused = [op for op in ideas.fused_blocks(ops) if op.name == "fused"]
     size = 2 * 64 * 32 * 32
@@ -167,7 +167,7 @@ def test_a_measured_machine(tmp_path, capsys):
 
 
 def test_limits_that_are_missing_are_named(tmp_path):
-    rows = [row for row in synthetic_rows.rows() if row["case"] not in ("launch", "conv3x3")]
+    rows = [row for row in synthetic_rows.rows() if not row["case"].startswith(("launch", "conv"))]
     with pytest.raises(ValueError, match="conv3x3, launch"):
         limits.measured(Results(synthetic_rows.write(tmp_path, rows)))
 
