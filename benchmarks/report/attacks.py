@@ -70,6 +70,6 @@ def _pair(cost: Cost | None) -> str:
 def training_section(results: Results) -> Iterable[str]:
     yield "\n## Training: is smooth free?\n"
     yield "Time / peak memory of one iteration of adversarial training, relative to ReLU in place in eager PyTorch,"
-    yield "which is 1: below 1 is faster, or takes less. What an activation costs is its line over ReLU's, in one column."
+    yield "which is 1; below 1 is faster, or less. What an activation costs is its line over ReLU's, in one column."
     yield f"{constants(results.comparisons('training'))}.\n"
     yield from training_table(costs(results))

@@ -41,8 +41,8 @@ def summary(results: Results, plots: Mapping[str, tuple[str, str]]) -> Iterable[
         yield f"Not installed, and so left out: {', '.join(absent)}.\n"
     yield "Reproduce: `make bench`; this page alone, from rows.csv: `python benchmarks/report FOLDER`.\n"
     yield "How to read: ours is a median with its spread (20 to 80 % of the rounds). Other sides are their time over"
-    yield "ours: **above 1, they are slower than ours**. \\* marks noisy rows, whose ratios may be off. % of copy: of the"
-    yield "bandwidth of a plain copy in the same run. Sides of a line were measured in turn.\n"
+    yield "ours: **above 1, they are slower than ours**. \\* marks noisy rows, whose ratios may be off. % of copy: of"
+    yield "the bandwidth of a plain copy in the same run. Sides of a line were measured in turn.\n"
     for name, (shows, why_not) in plots.items():
         yield f"No plot of {shows}: {why_not}.\n" if why_not else f"![{shows[0].upper()}{shows[1:]}]({name})\n"
     if "limits" in results.suites:

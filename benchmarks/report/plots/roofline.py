@@ -1,7 +1,5 @@
 """The roofline: arithmetic intensity against rate, under the measured copy bandwidth and matrix rate."""
 
-import math
-
 from matplotlib.ticker import FuncFormatter
 
 from ..limits import CONV, COPY, MATMUL, kind_of, limits
@@ -31,7 +29,6 @@ def roofline(results: Results):
                 _scatter(one, rows, colour, marker, face, label)
         convolutions = [row for row in here if row.suite == "limits"]
         _scatter(one, convolutions, "#000000", "X", "#000000", "3x3 convolutions, PyTorch")
-        one.set_title(precision, fontsize=POINTS)
         one.set_xlabel("FLOP per byte that has to be moved", fontsize=POINTS)
         one.grid(alpha=0.3, which="both", linewidth=0.4)
     axes[0][0].set_ylabel("GFLOP/s", fontsize=POINTS)
@@ -62,29 +59,11 @@ def _roofs(axes, results: Results, points: list[Row], precision: str) -> None:
     left = min(*intensities, *(peak / rate for rate in slopes.values())) / 4
     right = max(*intensities, *(peak / rate for rate in slopes.values())) * 3
     for name, rate in slopes.items():
-        above = name == "in cache"
-        x = [left, peak / rate, right]
-        axes.plot(x, [left * rate, peak, peak], color="#555555", linestyle="-" if above else "--", linewidth=1.5)
-        axes.text(
-            1.2 * left,
-            1.2 * left * rate * (1.12 if above else 1 / 1.12),
-            f"copy {name}, {rate:.3g} GB/s",
-            # The direction of a line through the origin, which on two logarithmic axes has slope 1.
-            rotation=math.degrees(math.atan(rate)),
-            rotation_mode="anchor",
-            transform_rotates_text=True,
-            va="bottom" if above else "top",
-            fontsize=POINTS - 2.5,
-        )
-    axes.annotate(
-        f"matrix product, {peak:.3g} GFLOP/s",
-        (right, peak),
-        xytext=(0, 3),
-        textcoords="offset points",
-        ha="right",
-        va="bottom",
-        fontsize=POINTS - 2.5,
-    )
+        x, y = [left, peak / rate, right], [left * rate, peak, peak]
+        dashes, label = "-" if name == "in cache" else "--", f"limit, data {name}"
+        axes.plot(x, y, color="#555555", linestyle=dashes, linewidth=1.5, label=label)
+    rates = ", ".join(f"{rate:.3g} GB/s {name}" for name, rate in slopes.items())
+    axes.set_title(f"{precision}: matrix product {peak:.3g} GFLOP/s,\ncopy {rates}", fontsize=POINTS - 0.5)
     axes.set_xscale("log")
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):
