@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from .costs import FORMS, RELU, Cost, costs
 from .rows import Results, Row, ratio
-from .suites import LABELS, constants, labels
+from .suites import LABELS, constants, labels, named
 from .text import figure, measured, ratio_text, table
 
 COUNTED = {"kernels": "kernels", "passes": "passes over memory", "syncs": "host waits", "peak_mb": "peak MB"}
@@ -31,11 +31,6 @@ def attack_section(results: Results) -> Iterable[str]:
     yield f"{constants(results.comparisons('attacks'))}. Strength is beside the time: the loss that is reached, and the"
     yield "accuracy that is left.\n"
     yield from attack_table(results)
-
-
-def named(row: Row) -> str:
-    """The side, with its version where it has one."""
-    return f"{row.side} {row.side_version}".strip()
 
 
 def _count(row: Row, column: str) -> str:

@@ -43,7 +43,8 @@ def compared(results: Results, prediction: Prediction) -> Comparison | None:
     """The comparison that a prediction is about: of those that fit the largest, an exact name before a beginning."""
     fits = [
         c
-        for c in results.comparisons(prediction.suite)
+        for suite in ([prediction.suite] if prediction.suite else results.suites)
+        for c in results.comparisons(suite)
         if c.case.startswith(prediction.case)
         and c.ours
         and all(getattr(c, column).split(",")[0] == value for column, value in prediction.where)

@@ -2,18 +2,20 @@
 
 from collections.abc import Iterable, Sequence
 
-from .attacks import named, training_table
+from sat_kernels.activations import ACTIVATIONS
+
+from .attacks import training_table
 from .costs import RELU, costs
 from .limits import CONV, COPY, MATMUL, limits
 from .plots import PLOTS
 from .rows import Comparison, Results, ratio
-from .suites import WHOLE, rivals
+from .suites import WHOLE, others_text, rivals
 from .summary import machine_line
 from .text import measured, ratio_text, table
 
 # Of the steps, losses and fused layers; their suites have more.
 OPERATORS = ("pgd_step_ Linf", "pgd_step_ L2", "project_ L1", "attack_loss ce", "affine_act_")
-OPERATORS += ("act_backward_pgd_step_ Linf", "first layer", "inner loop")
+OPERATORS += ("act_backward_pgd_step_ Linf", "first-layer step, z saved", "inner loop")
 PICTURES = ("activations.png", "attacks.png")
 LIKED = ("ResNet-18", "fp32")
 SHOWN = (RELU, "silu", "gelu", "smooth_relu")
@@ -38,7 +40,7 @@ def readme(results: Results, folder: str) -> Iterable[str]:
 
 def _limits(results: Results) -> str:
     copies = [row for row in limits(results, COPY) if row.gb_per_s and row.dtype == "fp32"]
-    cold = max((row for row in copies if row.cache == "cold"), key=lambda row: row.bytes or 0, default=None)
+    cold = max((r for r in copies if r.cache == "cold"), key=lambda r: (r.bytes or 0, r.gb_per_s), default=None)
     warm = max((row for row in copies if row.cache == "warm"), key=lambda row: row.gb_per_s, default=None)
     told = [
         f"copy {row.gb_per_s:.3g} GB/s {where}" for row, where in ((cold, "from memory"), (warm, "in cache")) if row
@@ -52,6 +54,7 @@ def _limits(results: Results) -> str:
 def _activations(results: Results) -> Iterable[str]:
     """In cache by one thread through autograd; the pass from memory that has a share of copy bandwidth beside it."""
     every = [c for c in results.comparisons("activations") if c.dtype == "fp32" and c.ours]
+    every = [c for c in every if c.case in ACTIVATIONS]
     cached = _by_case([c for c in every if c.cache == "warm" and c.kind in WHOLE])
     if not cached:
         return
@@ -98,13 +101,8 @@ def _operators(comparisons: Sequence[Comparison]) -> Iterable[str]:
     """A line each; the others by name, since hardly any two have the same."""
     if comparisons:
         yield ""
-        lines = ([f"{c.case}, {c.shape}", measured(c.ours, spread=False), _others(c)] for c in comparisons)
+        lines = ([f"{c.case}, {c.shape}", measured(c.ours, spread=False), others_text(c)] for c in comparisons)
         yield from table(["step, loss, fused layer, fp32", "ours", "others, relative to ours"], lines)
-
-
-def _others(comparison: Comparison) -> str:
-    told = [(named(row), ratio(row, comparison.ours), row) for row in comparison.others if row.median_us]
-    return "; ".join(f"{name} {ratio_text(value, row, comparison.ours)}" for name, value, row in told)
 
 
 def _attacks(results: Results) -> Iterable[str]:
@@ -121,7 +119,7 @@ def _attacks(results: Results) -> Iterable[str]:
         left = [row.robust_percent for row in one.others if row.robust_percent is not None]
         robust = "-" if one.ours.robust_percent is None else f"{one.ours.robust_percent:.1f}"
         robust += f"; {min(left):.1f} to {max(left):.1f}" if left else ""
-        lines.append([f"{one.case}, {one.shape}", measured(one.ours, spread=False) + memory, _others(one), robust])
+        lines.append([f"{one.case}, {one.shape}", measured(one.ours, spread=False) + memory, others_text(one), robust])
     heads = [f"whole attack, {precision}", "ours", "others, relative to ours", "accuracy left, %: ours; others"]
     yield from table(heads, lines)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from .rows import Comparison, Results, ratio
+from .rows import Comparison, Results, Row, ratio
 from .text import measured, ratio_text, table
 
 # What one comparison may differ from another in, besides the case.
@@ -16,8 +16,8 @@ LABELS = {
     "torch": "torch",
 }
 WHOLE = ("both", "forward+backward", "forward and backward", "forward, backward")
-# Lines that can be read in a minute.
-MANY = 24
+# Lines that can be read in a minute; columns that fit beside each other.
+MANY, WIDE = 24, 4
 
 
 def constants(comparisons: Sequence[Comparison]) -> str:
@@ -54,11 +54,28 @@ def principal(comparisons: Sequence[Comparison]) -> list[Comparison]:
     return [c for c in chosen if id(c) in kept]
 
 
+def named(row: Row) -> str:
+    """The side, with its version if it is a library of its own."""
+    known = row.ours or row.side_version in ("", row.torch)
+    return row.side if known else f"{row.side} {row.side_version}"
+
+
+def others_text(comparison: Comparison) -> str:
+    """Every other side with its time over ours: "eager 2.77; torch.compile 0.96*"."""
+    told = [(row, ratio(row, comparison.ours)) for row in comparison.others if row.median_us]
+    return "; ".join(f"{named(row)} {ratio_text(value, row, comparison.ours)}" for row, value in told) or "-"
+
+
 def suite_table(comparisons: Sequence[Comparison]) -> Iterable[str]:
+    """A column for each of the others; one for all where there are many, which are of few lines each."""
     names, sides = labels(comparisons), rivals(comparisons)
     shares = any(c.ours and c.ours.percent_of_copy for c in comparisons)
-    heads = ["case", *(LABELS[name] for name in names), "ours (spread)"]
-    yield from table([*heads, *["% of copy"] * shares, *sides], (_line(c, names, sides, shares) for c in comparisons))
+    heads = ["case", *(LABELS[name] for name in names), "ours (spread)", *["% of copy"] * shares]
+    if len(sides) > WIDE:
+        lines = ([*_line(c, names, [], shares), others_text(c)] for c in comparisons)
+        yield from table([*heads, "others, relative to ours"], lines)
+    else:
+        yield from table([*heads, *sides], (_line(c, names, sides, shares) for c in comparisons))
 
 
 def _line(comparison: Comparison, names: list[str], sides: list[str], shares: bool) -> list[str]:

@@ -90,7 +90,7 @@ CHANGES = {
     "share": ({"suite": "activations", "case": "gelu", "pass": "both", "cache": "cold"}, "percent_of_copy"),
     "step": ({"suite": "steps", "case": "pgd_step_ L2"}, "median_us"),
     "loss": ({"suite": "losses", "case": "attack_loss ce", "side": "eager"}, "ours_over_side"),
-    "fused": ({"suite": "fused", "case": "first layer, 64 filters 3x3"}, "median_us"),
+    "fused": ({"suite": "fused", "case": "first-layer step, z saved, 64 filters 3x3"}, "median_us"),
     "attack": ({"suite": "attacks", "case": "PGD-10, ResNet-18"}, "median_us"),
     "peer": ({"suite": "attacks", "case": "PGD-10, ResNet-18", "side": "torchattacks"}, "ours_over_side"),
     "memory": ({"suite": "attacks", "case": "TRADES-10, ResNet-18"}, "peak_mb"),

@@ -20,6 +20,7 @@ def bandwidth(results: Results):
     kinds = ([kind for kind in kinds if kind not in WHOLE] or kinds)[:2]
     if not kinds:
         raise NothingToShow(f"suite activations has no GB/s of {CASE} at two sizes or more")
+    shown = [c for c in shown if c.kind in kinds]
     precisions = [p for p in PRECISIONS if any(c.dtype == p for c in shown)]
     made, axes = figure(3.2 * len(precisions) + 0.9, len(precisions), len(kinds), sharex=True, sharey=True)
     looks = styles(row.side for c in shown for row in c.rows)

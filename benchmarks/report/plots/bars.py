@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from matplotlib.patches import Patch
 
-from ..attacks import named
 from ..rows import Comparison, Results, Row
+from ..suites import named
 from ..text import figure as digits
 from .style import OURS, PEER, POINTS, NothingToShow, figure, is_ours, readable
 
