@@ -74,6 +74,14 @@ def test_bytes_of_a_block():
     assert eager[:2] == [4, 4]
     last = next(op for op in reversed(ops) if op.name == "silu_backward")
     assert round(last.bytes / size) == 6
+    # Neither reads the forward pass's input.
+    for op in ops:
+        if op.name == "native_batch_norm_backward":
+            assert op.bytes == pytest.approx(2 * max(op.writes.values()), rel=0.1)
+        elif op.name == "data_gradient":
+            m, n, k = op.gemm
+            assert len(op.reads) == 2
+            assert sum(op.writes.values()) == 2 * m * n
 
 
 def test_bytes_of_the_step():
