@@ -79,7 +79,7 @@ def test_bytes_of_a_block():
         if op.name == "native_batch_norm_backward":
             assert op.bytes == pytest.approx(2 * max(op.writes.values()), rel=0.1)
         elif op.name == "data_gradient":
-            m, n, k = op.gemm
+            m, n, _ = op.gemm
             assert len(op.reads) == 2
             assert sum(op.writes.values()) == 2 * m * n
 
