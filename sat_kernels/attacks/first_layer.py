@@ -150,13 +150,11 @@ def _recorded(model: Module, x: Tensor) -> tuple[list[_Call], _Call | None]:
     def take(division):
         return lambda module, arguments: normalized.append(_Call(division, arguments[0], arguments[0]))
 
-    handles = [division.model.register_forward_pre_hook(take(division)) for division in divisions]
-    try:
-        with _hooked(model.modules(), record):
-            model(x)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with contextlib.ExitStack() as stack:
+        for division in divisions:
+            stack.callback(division.model.register_forward_pre_hook(take(division)).remove)
+        stack.enter_context(_hooked(model.modules(), record))
+        model(x)
     of_x = [call for call in calls if isinstance(call.module, Normalized) and call.input is x]
     return calls, normalized[0] if len(normalized) == 1 and of_x else None
 
@@ -206,12 +204,10 @@ def _has_hooks(module: Module) -> bool:
 @contextlib.contextmanager
 def _hooked(modules, hook) -> Iterator[None]:
     """With a forward hook on each of ``modules``."""
-    handles = [module.register_forward_hook(hook) for module in dict.fromkeys(modules)]
-    try:
+    with contextlib.ExitStack() as stack:  # which removes those that are there, if interrupted on the way
+        for module in dict.fromkeys(modules):
+            stack.callback(module.register_forward_hook(hook).remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _examples(modules: dict[str, Module]) -> str:

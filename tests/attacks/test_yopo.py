@@ -57,8 +57,8 @@ def test_is_what_it_is_defined_as(net, batch, lower):
     # Of a gradient of about 0 the sign is not known, and what follows is another way.
     assert (found - wanted).abs().gt(1e-6).double().mean() < 0.01
     assert check_feasible(found, x, EPS).violations == 0
-    assert yopo._layer.module is net[2]
-    assert (yopo._layer.fused(x) is not None) == (not net.training)
+    assert yopo._replica.layer.module is net[2]
+    assert (yopo._replica.layer.fused(x) is not None) == (not net.training)
 
 
 def test_fused_and_unfused_agree(net, batch):
@@ -69,9 +69,9 @@ def test_fused_and_unfused_agree(net, batch):
         yopo = attack(model)
         yopo(x, y)
         model.eval()
-        assert yopo._layer.fused(x) is not None
+        assert yopo._replica.layer.fused(x) is not None
         model.train()
-        assert yopo._layer.fused(x) is None  # batch statistics
+        assert yopo._replica.layer.fused(x) is None  # batch statistics
 
 
 def test_with_one_inner_step_it_is_pgd(net, batch):
@@ -168,12 +168,13 @@ def test_what_is_not_plain_runs_as_it_is(net, batch):
     net.eval()
     yopo = attack(net)
     yopo(x, y)
-    layer = yopo._layer
+    layer = yopo._replica.layer
     assert layer.fused(x) is not None
     assert layer.fused(x.double()) is None
     calls = []
     handle = net[0].register_forward_hook(lambda *arguments: calls.append(1))
     assert layer.fused(x) is None
+    yopo(x, y)  # looks at the model anew
     before = len(calls)
     yopo(x, y)
     assert len(calls) - before == 2 + 2 * 3
