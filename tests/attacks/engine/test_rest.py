@@ -1,13 +1,11 @@
 """What follows a first layer, lowered: the same logits and gradients as of the model with hooks, for less work."""
 
-from collections import Counter
-
 import pytest
 import torch
 import torch.nn.functional as F
+from convolutions import Convolutions
 from test_replica import Branching, batch, frozen
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from zoo import MODELS, PostActivation, make, network
 
 from sat_kernels.attacks import YOPO, Normalized
@@ -151,21 +149,6 @@ def test_weights_and_structure_are_read_anew():
     assert rest._run is not first
 
 
-class Counting(TorchDispatchMode):
-    """Convolutions, forward and backward, and gradients of weights. Under a mode, kernels are plain PyTorch."""
-
-    def __init__(self):
-        super().__init__()
-        self.counts = Counter()
-
-    def __torch_dispatch__(self, function, types, arguments=(), named=None):
-        name = str(function)
-        self.counts["convolutions"] += any(n in name for n in ("aten.convolution", "_convolution_pointwise"))
-        if "convolution_backward" in name:
-            self.counts["weights"] += arguments[-1][1] or arguments[-1][2]
-        return function(*arguments, **(named or {}))
-
-
 @pytest.mark.parametrize("name", ["post", "pre", "functional", "normalized", "grouped"])
 def test_work(name):
     """As many convolutions as with hooks, and no weight gradients."""
@@ -174,11 +157,11 @@ def test_work(name):
     for lower in (True, False):
         attack = YOPO(model, m=m, n=n, random_start=False, lower=lower)
         attack(x, LABELS)
-        with Counting() as counting:
+        with Convolutions() as counted:
             attack(x, LABELS)
-        assert counting.counts["weights"] == 0
+        assert counted.of_weights == 0
         # Through the model, back to the first layer, and n times to and fro through that.
-        assert counting.counts["convolutions"] == m * (convolutions + convolutions - 1 + 2 * n)
+        assert counted.total == m * (convolutions + convolutions - 1 + 2 * n)
 
 
 @pytest.mark.parametrize("name", ["post", "pre", "functional", "grouped", "normalized", "ours"])
