@@ -161,21 +161,29 @@ class PGD(NamesArguments):
             self._run_again(bests, x, y, seed, sample_ids, restart)
         return bests.points
 
-    def _run_again(self, bests: Bests, x: Tensor, y: Tensor, seed: int, sample_ids: Tensor, restart: int, loss=None):
+    def _run_again(
+        self,
+        bests: Bests,
+        x: Tensor,
+        y: Tensor,
+        seed: int,
+        sample_ids: Tensor,
+        restart: int,
+        loss: KernelLoss | None = None,
+    ):
         """A run that maximises ``loss`` if given; where samples are independent, only for those without success."""
-        attack = self
-        if loss is not None:
-            attack = copy.copy(self)
-            attack._loss = loss
-        index = bests.left() if self._is_splittable() else None
+        judge, index = self, bests.left() if self._is_splittable() else None
         if index is not None and index.numel() < x.shape[0]:
             if index.numel() == 0:
                 return
-            attack, x, y, sample_ids = attack._of(index), x[index], y[index], sample_ids[index]
+            judge, x, y, sample_ids = self._of(index), x[index], y[index], sample_ids[index]
+            loss = loss if loss is None else loss[index]
         else:
             index = None
+        attack = copy.copy(judge)
+        attack._loss = judge._loss if loss is None else loss
         x_adv = attack._run(x, y, seed, sample_ids, restart)
-        bests.offer(x_adv, *self._judge(x_adv, y), index)
+        bests.offer(x_adv, *judge._judge(x_adv, y), index)
 
     def _is_splittable(self) -> bool:
         """Whether samples are known to be independent of each other: of a plain callable nothing is known."""

@@ -26,16 +26,19 @@ class _Regularised(PGD):
         norm: str = "Linf",
         clip_min: float = 0.0,
         clip_max: float = 1.0,
+        restarts: int = 1,
         init: str = "normal(0.001)",
         mode: str = "eval",
         precision: str = "fp32",
         lower: bool | Collection[str] = True,
         compile: bool = False,
+        early_stop: bool = False,
         generator: torch.Generator | None = None,
     ):
         box = {"clip_min": clip_min, "clip_max": clip_max}
         how = {"mode": mode, "precision": precision, "lower": lower, "compile": compile, "generator": generator}
-        super().__init__(model, eps, alpha, steps, norm=norm, init=init, **box, **how)
+        again = {"restarts": restarts, "early_stop": early_stop}
+        super().__init__(model, eps, alpha, steps, norm=norm, init=init, **again, **box, **how)
         if not isinstance(beta, Real) or not 0 <= beta < float("inf"):
             raise ValueError(f"beta={beta!r}: expected a finite number >= 0")
         self.beta = float(beta)
@@ -68,18 +71,23 @@ class _Regularised(PGD):
 class TRADES(_Regularised):
     """The attack of TRADES (Zhang et al., arXiv 1901.08573): PGD on KL(softmax f(x) || softmax f(x_adv)).
 
-    The clean logits are computed once. Labels are not used. :meth:`loss`, to be minimised, is the mean of the clean
-    cross-entropy + beta KL(softmax f(x) || softmax f(x_adv)); both logits have gradients.
+    The clean logits are computed once. Labels are not used: the attack succeeds where the model predicts another class
+    than for ``x``, and with several restarts the best of those that fail is that of the highest divergence.
+    :meth:`loss`, to be minimised, is the mean of the clean cross-entropy + beta KL(softmax f(x) || softmax f(x_adv));
+    both logits have gradients.
 
     Args:
         eps, alpha, steps: as for :class:`PGD`. Published for CIFAR-10: 0.031, 0.007, 10.
         beta: weight >= 0 of the divergence in :meth:`loss`.
+        restarts, early_stop: as for :class:`PGD`, by the success above; they need the model's own clean logits, too.
         init: the start; by default x + 0.001 N(0, 1), since at ``x`` itself the gradient is 0.
         Others: as for :class:`PGD`.
 
     Raises:
         TypeError, ValueError: an argument is not as above.
     """
+
+    _judged_by: KernelLoss  # of a call
 
     def __call__(self, x: Tensor, y: Tensor | None = None, *, sample_ids: Tensor | None = None) -> Tensor:
         if y is None and isinstance(x, Tensor) and x.dim() > 0:
@@ -88,11 +96,24 @@ class TRADES(_Regularised):
 
     __call__.__doc__ = PGD.__call__.__doc__
 
-    def _run(self, x: Tensor, y: Tensor, seed: int, sample_ids: Tensor, restart: int) -> Tensor:
+    def _best_of_restarts(self, x: Tensor, y: Tensor, seed: int, sample_ids: Tensor) -> Tensor:
         attack = copy.copy(self)
+        if self.restarts > 1 or self.early_stop:
+            clean = self._logits(x.clone())
+            y, attack._judged_by = clean.argmax(1), KernelLoss("kl", clean_logits=clean)
+        else:
+            y = torch.zeros_like(y)  # the kernel's roundings depend on labels, the divergence does not
         attack._loss = KernelLoss("kl", clean_logits=self._logits(x.clone(), self._replica))
-        unused = torch.zeros_like(y)  # the kernel's roundings depend on labels, the divergence does not
-        return super(TRADES, attack)._run(x, unused, seed, sample_ids, restart)
+        return super(TRADES, attack)._best_of_restarts(x, y, seed, sample_ids)
+
+    def _of(self, index: Tensor) -> "TRADES":
+        attack = super()._of(index)
+        attack._judged_by = self._judged_by[index]
+        return attack
+
+    def _judge(self, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self._logits(x_adv.clone())
+        return self._judged_by(logits, y), logits.argmax(1) != y
 
     def _outer_loss(self, clean: Tensor, logits: Tensor, y: Tensor) -> Tensor:
         divergence = attack_loss(logits, y, "kl", clean_logits=clean).loss.mean()
@@ -108,12 +129,47 @@ class MART(_Regularised):
     Args:
         eps, alpha, steps: as for :class:`PGD`. Published for CIFAR-10: 0.031, 0.007, 10.
         beta: weight >= 0 of the divergence; 6 in the published loss, 5 in its script.
+        targeted: as for :class:`PGD`; :meth:`loss` is of labels, and needs an untargeted attack.
         init: the start; by default x + 0.001 N(0, 1).
         Others: as for :class:`PGD`.
 
     Raises:
         TypeError, ValueError: an argument is not as above.
     """
+
+    def __init__(
+        self,
+        model: Callable[[Tensor], Tensor],
+        eps: float | Tensor = 8 / 255,
+        alpha: float | Tensor = 2 / 255,
+        steps: int = 10,
+        beta: float = 6.0,
+        *,
+        norm: str = "Linf",
+        targeted: bool = False,
+        clip_min: float = 0.0,
+        clip_max: float = 1.0,
+        restarts: int = 1,
+        init: str = "normal(0.001)",
+        mode: str = "eval",
+        precision: str = "fp32",
+        lower: bool | Collection[str] = True,
+        compile: bool = False,
+        early_stop: bool = False,
+        generator: torch.Generator | None = None,
+    ):
+        box = {"clip_min": clip_min, "clip_max": clip_max}
+        how = {"mode": mode, "precision": precision, "lower": lower, "compile": compile, "generator": generator}
+        again = {"restarts": restarts, "early_stop": early_stop, "init": init}
+        super().__init__(model, eps, alpha, steps, beta, norm=norm, **again, **box, **how)
+        self.targeted = targeted
+
+    def loss(self, x: Tensor, y: Tensor, *, sample_ids: Tensor | None = None) -> Tensor:
+        if self.targeted:
+            raise ValueError("targeted=True: loss() trains with labels, expected an untargeted attack")
+        return super().loss(x, y, sample_ids=sample_ids)
+
+    loss.__doc__ = _Regularised.loss.__doc__
 
     def _outer_loss(self, clean: Tensor, logits: Tensor, y: Tensor) -> Tensor:
         return attack_loss(logits, y, "mart", clean_logits=clean, beta=self.beta).loss.mean()

@@ -4,9 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from convolutions import Convolutions
-from test_replica import Branching, batch, frozen
 from torch import nn
-from zoo import MODELS, PostActivation, make, network
+from zoo import MODELS, Branching, PostActivation, batch, frozen, make, network
 
 from sat_kernels.attacks import YOPO, Normalized
 from sat_kernels.attacks.engine import Rest, has_bf16
@@ -78,7 +77,8 @@ class Wrapped(nn.Module):
 
 def test_what_is_around_it():
     x = batch()
-    assert ", lowered\n" in check(Wrapped().double().eval(), x, "stem").explain()
+    for given in (x, x.contiguous(memory_format=torch.channels_last)):
+        assert ", lowered\n" in check(Wrapped().double().eval(), given, "stem").explain()
     rest = check(Wrapped(uses_input=True).double().eval(), x, "stem")
     assert "runs as it is: ValueError: the input is used after the first layer, too" in rest.explain()
 
