@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from ..nn.perturbed import PerturbedActivation
 from ..ops.conv_act import MOST_CHANNELS
 from ..ops.named import row_of
 from .normalized import Normalized
@@ -108,7 +109,7 @@ def find(model: Module, x: Tensor, name: str | None) -> FirstLayer:
         ValueError: there is none; the input goes around it; no module has that name.
     """
     calls, normalized = _recorded(model, x)
-    chain = _chain([call for call in calls if not list(call.module.children())])
+    chain = _chain([call for call in calls if _is_whole(call.module) or not list(call.module.children())])
     divides = normalized is not None and chain and chain[0].input is normalized.input
     known = chain and (chain[0].input is x or divides)
     division = normalized.module if divides else None
@@ -140,9 +141,10 @@ def _recorded(model: Module, x: Tensor) -> tuple[list[_Call], _Call | None]:
     """The calls of modules from tensor to tensor, in the order in which they end; and what goes into the model of
     :class:`Normalized`, if x goes into that."""
     calls, normalized = [], []
+    inner = {part for module in model.modules() if _is_whole(module) for part in module.children()}
 
     def record(module, arguments, output):
-        if isinstance(output, Tensor) and arguments and isinstance(arguments[0], Tensor):
+        if module not in inner and isinstance(output, Tensor) and arguments and isinstance(arguments[0], Tensor):
             calls.append(_Call(module, arguments[0], output))
 
     divisions = [module for module in model.modules() if isinstance(module, Normalized)]
@@ -181,6 +183,11 @@ def _goes_around(layer: FirstLayer, x: Tensor) -> bool:
         if not leaves or not isinstance(output, Tensor) or not output.requires_grad:
             return True
         return torch.autograd.grad(output.sum(), x, allow_unused=True)[0] is not None
+
+
+def _is_whole(module: Module) -> bool:
+    """Whether what it calls is nobody else's business: with a perturbation it does not call it."""
+    return isinstance(module, PerturbedActivation)
 
 
 def _is_activation(module: Module) -> bool:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..ops import attack_loss
+from .engine import has_bf16
 from .losses import KernelLoss
 from .pgd import PGD
 
@@ -80,6 +81,7 @@ class TRADES(_Regularised):
         eps, alpha, steps: as for :class:`PGD`. Published for CIFAR-10: 0.031, 0.007, 10.
         beta: weight >= 0 of the divergence in :meth:`loss`.
         restarts, early_stop: as for :class:`PGD`, by the success above; they need the model's own clean logits, too.
+        precision: as for :class:`PGD`, but for the first step, which is in the model's own.
         init: the start; by default x + 0.001 N(0, 1), since at ``x`` itself the gradient is 0.
         Others: as for :class:`PGD`.
 
@@ -87,7 +89,9 @@ class TRADES(_Regularised):
         TypeError, ValueError: an argument is not as above.
     """
 
-    _judged_by: KernelLoss  # of a call
+    # Of a call: the loss of the model's own clean logits, and the attack that makes the first step, if another one.
+    _judged_by: KernelLoss
+    _first: "TRADES | None" = None
 
     def __call__(self, x: Tensor, y: Tensor | None = None, *, sample_ids: Tensor | None = None) -> Tensor:
         if y is None and isinstance(x, Tensor) and x.dim() > 0:
@@ -97,18 +101,32 @@ class TRADES(_Regularised):
     __call__.__doc__ = PGD.__call__.__doc__
 
     def _best_of_restarts(self, x: Tensor, y: Tensor, seed: int, sample_ids: Tensor) -> Tensor:
-        attack = copy.copy(self)
-        if self.restarts > 1 or self.early_stop:
+        attack, y = copy.copy(self), torch.zeros_like(y)  # roundings depend on labels, the divergence does not
+        # Next to x, logits often differ by less than bf16 has, and a divergence of 0 has no gradient to follow.
+        begins_exactly = self.steps > 0 and self.precision == "bf16" and has_bf16(x.device)
+        judges = self.restarts > 1 or self.early_stop
+        if begins_exactly or judges:
             clean = self._logits(x.clone())
-            y, attack._judged_by = clean.argmax(1), KernelLoss("kl", clean_logits=clean)
-        else:
-            y = torch.zeros_like(y)  # the kernel's roundings depend on labels, the divergence does not
-        attack._loss = KernelLoss("kl", clean_logits=self._logits(x.clone(), self._replica))
+            attack._judged_by = KernelLoss("kl", clean_logits=clean)
+            y = clean.argmax(1) if judges else y
+        if begins_exactly:
+            attack._first = copy.copy(attack)
+            attack._first._loss, attack._first._replica = attack._judged_by, None
+            attack.steps -= 1
+        if attack.steps > 0:
+            attack._loss = KernelLoss("kl", clean_logits=self._logits(x.clone(), self._replica))
         return super(TRADES, attack)._best_of_restarts(x, y, seed, sample_ids)
+
+    def _start(self, x: Tensor, seed: int, sample_ids: Tensor, restart: int) -> Tensor:
+        x_adv = super()._start(x, seed, sample_ids, restart)
+        if self._first is None:
+            return x_adv
+        return self._step(x_adv, self._first._gradient(x_adv, torch.zeros_like(sample_ids)), x)
 
     def _of(self, index: Tensor) -> "TRADES":
         attack = super()._of(index)
         attack._judged_by = self._judged_by[index]
+        attack._first = None if self._first is None else self._first._of(index)
         return attack
 
     def _judge(self, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

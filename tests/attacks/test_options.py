@@ -1,4 +1,4 @@
-"""Which options attacks have: the table of docs/attacks.md is that of the signatures, and each option does something."""
+"""Which options attacks have: docs/attacks.md has a table of the signatures, and each option arrives."""
 
 import inspect
 from pathlib import Path
@@ -16,8 +16,8 @@ EVERYBODYS = ("mode", "precision", "lower", "compile", "clip_min", "clip_max")
 NORMS = ("Linf", "L2", "L1")
 DOCUMENT = Path(__file__).parents[2] / "docs" / "attacks.md"
 OTHER = {
-    "targeted": True, "restarts": 3, "early_stop": True, "loss": "dlr", "init": "zero", "feasible": False, "lower": False,
-    "precision": "bf16", "compile": True, "mode": "train",
+    "targeted": True, "restarts": 3, "early_stop": True, "loss": "dlr", "init": "zero", "feasible": False,
+    "precision": "bf16", "compile": True, "mode": "train", "lower": False,
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sat_kernels.attacks import MART, PGD, TRADES
+from sat_kernels.attacks.engine import has_bf16
 from sat_kernels.ops import pgd_step_, random_start
 from sat_kernels.testing import check_feasible
 
@@ -83,6 +84,23 @@ def test_restarts_keep_the_highest_divergence(task):
             torch.testing.assert_close(attack(x, labels, sample_ids=ids), expected, rtol=0, atol=1e-9)
         assert moved.any() == (eps == 0.1)
         assert len(set(best.tolist())) > 1
+
+
+def test_the_first_step_in_bf16(net, batch):
+    """It is in float32: there logits differ by less than bf16 has, and the divergence may have no gradient at all."""
+    x, _ = batch
+    if not has_bf16(x.device):
+        pytest.skip("no bf16 arithmetic")
+    ids, net = torch.arange(6), net.eval()
+
+    def moved(steps, precision, **settings):
+        attack = TRADES(net, EPS, ALPHA, steps, precision=precision, **SEED, **settings)
+        return attack(x, sample_ids=ids) - x
+
+    for settings in ({}, {"restarts": 2}, {"early_stop": True}, {"lower": False}):
+        assert (moved(1, "bf16", **settings) - moved(1, "fp32", **settings)).abs().gt(1e-6).double().mean() < 0.02
+        assert moved(5, "bf16", **settings).abs().mean() > 0.9 * moved(5, "fp32", **settings).abs().mean()
+    assert torch.equal(moved(0, "bf16"), moved(0, "fp32"))
 
 
 def test_targeted_mart(task):

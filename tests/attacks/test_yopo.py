@@ -9,6 +9,7 @@ from torch import nn
 
 from sat_kernels.attacks import PGD, YOPO, Normalized
 from sat_kernels.attacks.first_layer import find
+from sat_kernels.nn import PerturbedActivation
 from sat_kernels.ops import pgd_step_
 from sat_kernels.testing import check_feasible
 from sat_kernels.training.models import ResidualNetwork
@@ -131,6 +132,19 @@ def test_first_layers_are_found(net, batch):
     layer = find(relu, x, None)
     assert layer.module is relu[1]
     assert layer.fused(x) is None
+
+
+def test_perturbed_activations_are_no_part_of_a_first_layer(net, batch):
+    """With a perturbation they do not call the activation that they have."""
+    x, y = batch
+    net[2] = act = PerturbedActivation("silu", eps=0.1)
+    yopo = attack(net)
+    for delta in (None, torch.full((6, 8, 8, 8), 0.3)):
+        act.delta = delta
+        found = yopo(x, y)
+        assert (found - attack(net, lower=False)(x, y)).abs().gt(1e-6).double().mean() < 0.01
+        assert yopo._replica.layer.module is net[1]
+        assert "after the first layer: Sequential, lowered" in yopo.explain()
 
 
 def test_first_layers_are_named(net, batch):
