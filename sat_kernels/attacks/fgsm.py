@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Collection
 from numbers import Real
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -85,6 +86,8 @@ class NFGSM(PGD):
     Raises:
         TypeError, ValueError: an argument is not as above.
     """
+
+    _called: ClassVar = {"alpha": "eps", "random_start": "k"}
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Collection
 from numbers import Real
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from .pgd import PGD
 
 class _Regularised(PGD):
     """PGD from a start next to the clean input, and a loss of the clean and the adversarial logits."""
+
+    _called: ClassVar = {"random_start": "init"}
 
     def __init__(
         self,
@@ -81,7 +84,7 @@ class TRADES(_Regularised):
         eps, alpha, steps: as for :class:`PGD`. Published for CIFAR-10: 0.031, 0.007, 10.
         beta: weight >= 0 of the divergence in :meth:`loss`.
         restarts, early_stop: as for :class:`PGD`, by the success above; they need the model's own clean logits, too.
-        precision: as for :class:`PGD`, but for the first step, which is in the model's own.
+        precision: as for :class:`PGD`, but for the first step, which is in the model's own and belongs to the start.
         init: the start; by default x + 0.001 N(0, 1), since at ``x`` itself the gradient is 0.
         Others: as for :class:`PGD`.
 

@@ -1,6 +1,7 @@
 """You only propagate once."""
 
 from collections.abc import Callable, Collection
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -39,6 +40,8 @@ class YOPO(PGD):
     Raises:
         TypeError, ValueError: an argument is not as above; in a call, there is no such first layer.
     """
+
+    _called: ClassVar = {"steps": "m"}
 
     def __init__(
         self,
