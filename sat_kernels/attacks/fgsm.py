@@ -1,7 +1,9 @@
 """The fast gradient sign method and what came of it."""
 
+import copy
 from collections.abc import Callable, Collection
 from numbers import Real
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,6 +20,7 @@ class FGSM(PGD):
         eps: radius, as for :class:`PGD`.
         random_start: whether to start at a random point of the ball, see ``init``.
         alpha: step size >= 0, a number or a (B,) tensor; None: eps, or 1.25 eps from a random start, as published.
+        restarts: as for :class:`PGD`; of use from random starts.
         Others: as for :class:`PGD`.
 
     Raises:
@@ -35,6 +38,7 @@ class FGSM(PGD):
         targeted: bool = False,
         clip_min: float = 0.0,
         clip_max: float = 1.0,
+        restarts: int = 1,
         loss: str | Callable[[Tensor, Tensor], Tensor] = "ce",
         init: str = "uniform",
         mode: str = "eval",
@@ -56,6 +60,7 @@ class FGSM(PGD):
             targeted=targeted,
             clip_min=clip_min,
             clip_max=clip_max,
+            restarts=restarts,
             loss=loss,
             init=init,
             mode=mode,
@@ -82,6 +87,8 @@ class NFGSM(PGD):
         TypeError, ValueError: an argument is not as above.
     """
 
+    _called: ClassVar = {"alpha": "eps", "random_start": "k"}
+
     def __init__(
         self,
         model: Callable[[Tensor], Tensor],
@@ -91,6 +98,7 @@ class NFGSM(PGD):
         targeted: bool = False,
         clip_min: float = 0.0,
         clip_max: float = 1.0,
+        restarts: int = 1,
         loss: str | Callable[[Tensor, Tensor], Tensor] = "ce",
         mode: str = "eval",
         precision: str = "fp32",
@@ -100,7 +108,7 @@ class NFGSM(PGD):
     ):
         box = {"clip_min": clip_min, "clip_max": clip_max}
         how = {"mode": mode, "precision": precision, "lower": lower, "compile": compile, "generator": generator}
-        super().__init__(model, eps, eps, steps=1, targeted=targeted, loss=loss, **box, **how)
+        super().__init__(model, eps, eps, steps=1, targeted=targeted, restarts=restarts, loss=loss, **box, **how)
         if not isinstance(k, Real) or not 0 <= k < float("inf"):
             raise ValueError(f"k={k!r}: expected a finite number >= 0")
         self.k = float(k)
@@ -145,6 +153,7 @@ class MIFGSM(PGD):
         precision: str = "fp32",
         lower: bool | Collection[str] = True,
         compile: bool = False,
+        early_stop: bool = False,
         generator: torch.Generator | None = None,
     ):
         start = {"restarts": restarts, "init": init, "generator": generator}
@@ -155,16 +164,24 @@ class MIFGSM(PGD):
             "precision": precision,
             "lower": lower,
             "compile": compile,
+            "early_stop": early_stop,
         }
         super().__init__(model, eps, alpha, steps, random_start, clip_min=clip_min, clip_max=clip_max, **start, **how)
         if not isinstance(decay, Real) or not abs(decay) < float("inf"):
             raise ValueError(f"decay={decay!r}: expected a finite number")
         self.decay = float(decay)
+        self._momentum: Tensor | None = None  # of a run
 
     def _run(self, x: Tensor, y: Tensor, seed: int, sample_ids: Tensor, restart: int) -> Tensor:
-        x_adv = self._start(x, seed, sample_ids, restart)
-        momentum = torch.zeros_like(x_adv)
+        attack = copy.copy(self)
+        attack._momentum = torch.zeros_like(x)
+        return super(MIFGSM, attack)._run(x, y, seed, sample_ids, restart)
+
+    def _of(self, index: Tensor) -> "MIFGSM":
+        attack = super()._of(index)
+        attack._momentum = None if self._momentum is None else self._momentum[index]
+        return attack
+
+    def _step(self, x_adv: Tensor, grad: Tensor, x: Tensor) -> Tensor:
         sizes = {"eps": self.eps, "alpha": self.alpha, "decay": self.decay}
-        for _ in range(self.steps):
-            momentum_step_(x_adv, momentum, self._gradient(x_adv, y), x, **sizes, **self._box())
-        return x_adv
+        return momentum_step_(x_adv, self._momentum, grad, x, **sizes, **self._box())

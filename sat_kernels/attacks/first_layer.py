@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from ..nn.perturbed import PerturbedActivation
 from ..ops.conv_act import MOST_CHANNELS
 from ..ops.named import row_of
 from .normalized import Normalized
@@ -108,7 +109,7 @@ def find(model: Module, x: Tensor, name: str | None) -> FirstLayer:
         ValueError: there is none; the input goes around it; no module has that name.
     """
     calls, normalized = _recorded(model, x)
-    chain = _chain([call for call in calls if not list(call.module.children())])
+    chain = _chain([call for call in calls if _is_whole(call.module) or not list(call.module.children())])
     divides = normalized is not None and chain and chain[0].input is normalized.input
     known = chain and (chain[0].input is x or divides)
     division = normalized.module if divides else None
@@ -140,9 +141,10 @@ def _recorded(model: Module, x: Tensor) -> tuple[list[_Call], _Call | None]:
     """The calls of modules from tensor to tensor, in the order in which they end; and what goes into the model of
     :class:`Normalized`, if x goes into that."""
     calls, normalized = [], []
+    inner = {part for module in model.modules() if _is_whole(module) for part in module.children()}
 
     def record(module, arguments, output):
-        if isinstance(output, Tensor) and arguments and isinstance(arguments[0], Tensor):
+        if module not in inner and isinstance(output, Tensor) and arguments and isinstance(arguments[0], Tensor):
             calls.append(_Call(module, arguments[0], output))
 
     divisions = [module for module in model.modules() if isinstance(module, Normalized)]
@@ -150,13 +152,11 @@ def _recorded(model: Module, x: Tensor) -> tuple[list[_Call], _Call | None]:
     def take(division):
         return lambda module, arguments: normalized.append(_Call(division, arguments[0], arguments[0]))
 
-    handles = [division.model.register_forward_pre_hook(take(division)) for division in divisions]
-    try:
-        with _hooked(model.modules(), record):
-            model(x)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with contextlib.ExitStack() as stack:
+        for division in divisions:
+            stack.callback(division.model.register_forward_pre_hook(take(division)).remove)
+        stack.enter_context(_hooked(model.modules(), record))
+        model(x)
     of_x = [call for call in calls if isinstance(call.module, Normalized) and call.input is x]
     return calls, normalized[0] if len(normalized) == 1 and of_x else None
 
@@ -185,6 +185,11 @@ def _goes_around(layer: FirstLayer, x: Tensor) -> bool:
         return torch.autograd.grad(output.sum(), x, allow_unused=True)[0] is not None
 
 
+def _is_whole(module: Module) -> bool:
+    """Whether what it calls is nobody else's business: with a perturbation it does not call it."""
+    return isinstance(module, PerturbedActivation)
+
+
 def _is_activation(module: Module) -> bool:
     return _is_known(module) or type(module).__module__ == "torch.nn.modules.activation"
 
@@ -206,12 +211,10 @@ def _has_hooks(module: Module) -> bool:
 @contextlib.contextmanager
 def _hooked(modules, hook) -> Iterator[None]:
     """With a forward hook on each of ``modules``."""
-    handles = [module.register_forward_hook(hook) for module in dict.fromkeys(modules)]
-    try:
+    with contextlib.ExitStack() as stack:  # which removes those that are there, if interrupted on the way
+        for module in dict.fromkeys(modules):
+            stack.callback(module.register_forward_hook(hook).remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _examples(modules: dict[str, Module]) -> str:

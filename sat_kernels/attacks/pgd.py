@@ -161,21 +161,29 @@ class PGD(NamesArguments):
             self._run_again(bests, x, y, seed, sample_ids, restart)
         return bests.points
 
-    def _run_again(self, bests: Bests, x: Tensor, y: Tensor, seed: int, sample_ids: Tensor, restart: int, loss=None):
+    def _run_again(
+        self,
+        bests: Bests,
+        x: Tensor,
+        y: Tensor,
+        seed: int,
+        sample_ids: Tensor,
+        restart: int,
+        loss: KernelLoss | None = None,
+    ):
         """A run that maximises ``loss`` if given; where samples are independent, only for those without success."""
-        attack = self
-        if loss is not None:
-            attack = copy.copy(self)
-            attack._loss = loss
-        index = bests.left() if self._is_splittable() else None
+        judge, index = self, bests.left() if self._is_splittable() else None
         if index is not None and index.numel() < x.shape[0]:
             if index.numel() == 0:
                 return
-            attack, x, y, sample_ids = attack._of(index), x[index], y[index], sample_ids[index]
+            judge, x, y, sample_ids = self._of(index), x[index], y[index], sample_ids[index]
+            loss = loss if loss is None else loss[index]
         else:
             index = None
+        attack = copy.copy(judge)
+        attack._loss = judge._loss if loss is None else loss
         x_adv = attack._run(x, y, seed, sample_ids, restart)
-        bests.offer(x_adv, *self._judge(x_adv, y), index)
+        bests.offer(x_adv, *judge._judge(x_adv, y), index)
 
     def _is_splittable(self) -> bool:
         """Whether samples are known to be independent of each other: of a plain callable nothing is known."""
@@ -247,22 +255,26 @@ class PGD(NamesArguments):
         return {"clip_min": self.clip_min, "clip_max": self.clip_max}
 
     def _gradient(self, x_adv: Tensor, y: Tensor) -> Tensor:
-        x_adv = x_adv.detach().requires_grad_()
         with torch.enable_grad():
-            return _input_gradient(x_adv, *self._objective(self._logits(x_adv, self._replica), y))
+            leaf, logits = self._pass(x_adv)
+            return _gradient_at(leaf, *self._objective(logits, y))
+
+    def _pass(self, x_adv: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the gradient is taken, and the logits."""
+        leaf = x_adv.detach().requires_grad_()
+        return leaf, self._logits(leaf, self._replica)
 
     def _evaluate(self, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The gradient, and what :meth:`_judge` returns, from one forward pass."""
-        x_adv = x_adv.detach().requires_grad_()
         with torch.enable_grad():
-            logits = self._logits(x_adv, self._replica)
+            leaf, logits = self._pass(x_adv)
             if isinstance(self._loss, KernelLoss) and self.feasible:
                 losses, correct, _, grad = self._loss.evaluate(logits, y)[:4]
                 start, cotangent, losses = logits, *((-grad, -losses) if self.targeted else (grad, losses))
             else:
                 losses, correct = self._losses(logits, y), logits.argmax(1) == y
                 start, cotangent = losses.sum() if self.feasible else losses.mean(), None
-            grad = _input_gradient(x_adv, start, cotangent)
+            grad = _gradient_at(leaf, start, cotangent)
         return grad, losses.detach(), correct == self.targeted
 
     def _objective(self, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -276,7 +288,10 @@ class PGD(NamesArguments):
 
     def _logits(self, x: Tensor, model: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """The model's, or those of what stands for it."""
-        logits = (unwrapped(self.model) if model is None else model)(x)
+        return self._checked((unwrapped(self.model) if model is None else model)(x), x)
+
+    @staticmethod
+    def _checked(logits: Tensor, x: Tensor) -> Tensor:
         expected = f"expected floating ({x.shape[0]}, C) logits"
         if not isinstance(logits, Tensor):
             raise TypeError(f"model returned a {type(logits).__name__}: {expected}")
@@ -299,10 +314,10 @@ class PGD(NamesArguments):
         )
 
 
-def _input_gradient(x_adv: Tensor, start: Tensor, cotangent: Tensor | None) -> Tensor:
+def _gradient_at(leaf: Tensor, start: Tensor, cotangent: Tensor | None) -> Tensor:
     # Views that were made in no_grad() claim to require a gradient, which is only true of leaves.
-    differentiable = start is x_adv or start.grad_fn is not None
-    grad = torch.autograd.grad(start, x_adv, cotangent, allow_unused=True)[0] if differentiable else None
+    differentiable = start is leaf or start.grad_fn is not None
+    grad = torch.autograd.grad(start, leaf, cotangent, allow_unused=True)[0] if differentiable else None
     if grad is None:
         raise ValueError("model has no gradient at its input: expected a differentiable one, not in no_grad()")
     return grad

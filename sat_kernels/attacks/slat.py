@@ -47,11 +47,12 @@ class SLAT(PGD):
         mode: str = "eval",
         precision: str = "fp32",
         lower: bool | Collection[str] = True,
+        compile: bool = False,
     ):
         alpha = 0.9 * eps if alpha is None else alpha
         box = {"clip_min": clip_min, "clip_max": clip_max}
-        how = {"targeted": targeted, "loss": loss, "mode": mode, "precision": precision, "lower": lower}
-        super().__init__(model, eps, alpha, steps=1, random_start=False, **box, **how)
+        how = {"mode": mode, "precision": precision, "lower": lower, "compile": compile}
+        super().__init__(model, eps, alpha, steps=1, random_start=False, targeted=targeted, loss=loss, **box, **how)
         if not isinstance(model, torch.nn.Module):
             raise TypeError(f"model is a {type(model).__name__}: expected an nn.Module")
         found = {name: m for name, m in model.named_modules() if isinstance(m, PerturbedActivation)}
@@ -79,6 +80,12 @@ class SLAT(PGD):
         finally:
             for layer, delta in zip(self.layers, before, strict=True):
                 layer.delta = delta
+
+    def explain(self) -> str:
+        """How gradients are computed, as of the last call; see :meth:`PGD.explain`."""
+        every = sum(isinstance(module, PerturbedActivation) for module in self.model.modules())
+        steps = f"{len(self.layers)} of {every} PerturbedActivation modules, which step in the backward pass"
+        return f"{super().explain()}\nlatent features: {steps}; others hold still"
 
     def _gradient(self, x_adv: Tensor, y: Tensor) -> Tensor:
         with contextlib.ExitStack() as stack:

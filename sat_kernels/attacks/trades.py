@@ -3,17 +3,21 @@
 import copy
 from collections.abc import Callable, Collection
 from numbers import Real
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ..ops import attack_loss
+from .engine import has_bf16
 from .losses import KernelLoss
 from .pgd import PGD
 
 
 class _Regularised(PGD):
     """PGD from a start next to the clean input, and a loss of the clean and the adversarial logits."""
+
+    _called: ClassVar = {"random_start": "init"}
 
     def __init__(
         self,
@@ -26,16 +30,19 @@ class _Regularised(PGD):
         norm: str = "Linf",
         clip_min: float = 0.0,
         clip_max: float = 1.0,
+        restarts: int = 1,
         init: str = "normal(0.001)",
         mode: str = "eval",
         precision: str = "fp32",
         lower: bool | Collection[str] = True,
         compile: bool = False,
+        early_stop: bool = False,
         generator: torch.Generator | None = None,
     ):
         box = {"clip_min": clip_min, "clip_max": clip_max}
         how = {"mode": mode, "precision": precision, "lower": lower, "compile": compile, "generator": generator}
-        super().__init__(model, eps, alpha, steps, norm=norm, init=init, **box, **how)
+        again = {"restarts": restarts, "early_stop": early_stop}
+        super().__init__(model, eps, alpha, steps, norm=norm, init=init, **again, **box, **how)
         if not isinstance(beta, Real) or not 0 <= beta < float("inf"):
             raise ValueError(f"beta={beta!r}: expected a finite number >= 0")
         self.beta = float(beta)
@@ -78,18 +85,26 @@ class _Regularised(PGD):
 class TRADES(_Regularised):
     """The attack of TRADES (Zhang et al., arXiv 1901.08573): PGD on KL(softmax f(x) || softmax f(x_adv)).
 
-    The clean logits are computed once. Labels are not used. :meth:`loss`, to be minimised, is the mean of the clean
-    cross-entropy + beta KL(softmax f(x) || softmax f(x_adv)); both logits have gradients.
+    The clean logits are computed once. Labels are not used: the attack succeeds where the model predicts another class
+    than for ``x``, and with several restarts the best of those that fail is that of the highest divergence.
+    :meth:`loss`, to be minimised, is the mean of the clean cross-entropy + beta KL(softmax f(x) || softmax f(x_adv));
+    both logits have gradients.
 
     Args:
         eps, alpha, steps: as for :class:`PGD`. Published for CIFAR-10: 0.031, 0.007, 10.
         beta: weight >= 0 of the divergence in :meth:`loss`.
+        restarts, early_stop: as for :class:`PGD`, by the success above; they need the model's own clean logits, too.
+        precision: as for :class:`PGD`, but for the first step, which is in the model's own and belongs to the start.
         init: the start; by default x + 0.001 N(0, 1), since at ``x`` itself the gradient is 0.
         Others: as for :class:`PGD`.
 
     Raises:
         TypeError, ValueError: an argument is not as above.
     """
+
+    # Of a call: the loss of the model's own clean logits, and the attack that makes the first step, if another one.
+    _judged_by: KernelLoss
+    _first: "TRADES | None" = None
 
     def __call__(self, x: Tensor, y: Tensor | None = None, *, sample_ids: Tensor | None = None) -> Tensor:
         if y is None and isinstance(x, Tensor) and x.dim() > 0:
@@ -98,11 +113,38 @@ class TRADES(_Regularised):
 
     __call__.__doc__ = PGD.__call__.__doc__
 
-    def _run(self, x: Tensor, y: Tensor, seed: int, sample_ids: Tensor, restart: int) -> Tensor:
-        attack = copy.copy(self)
-        attack._loss = KernelLoss("kl", clean_logits=self._logits(x.clone(), self._replica))
-        unused = torch.zeros_like(y)  # the kernel's roundings depend on labels, the divergence does not
-        return super(TRADES, attack)._run(x, unused, seed, sample_ids, restart)
+    def _best_of_restarts(self, x: Tensor, y: Tensor, seed: int, sample_ids: Tensor) -> Tensor:
+        attack, y = copy.copy(self), torch.zeros_like(y)  # roundings depend on labels, the divergence does not
+        # Next to x, logits often differ by less than bf16 has, and a divergence of 0 has no gradient to follow.
+        begins_exactly = self.steps > 0 and self.precision == "bf16" and has_bf16(x.device)
+        judges = self.restarts > 1 or self.early_stop
+        if begins_exactly or judges:
+            clean = self._logits(x.clone())
+            attack._judged_by = KernelLoss("kl", clean_logits=clean)
+            y = clean.argmax(1) if judges else y
+        if begins_exactly:
+            attack._first = copy.copy(attack)
+            attack._first._loss, attack._first._replica = attack._judged_by, None
+            attack.steps -= 1
+        if attack.steps > 0:
+            attack._loss = KernelLoss("kl", clean_logits=self._logits(x.clone(), self._replica))
+        return super(TRADES, attack)._best_of_restarts(x, y, seed, sample_ids)
+
+    def _start(self, x: Tensor, seed: int, sample_ids: Tensor, restart: int) -> Tensor:
+        x_adv = super()._start(x, seed, sample_ids, restart)
+        if self._first is None:
+            return x_adv
+        return self._step(x_adv, self._first._gradient(x_adv, torch.zeros_like(sample_ids)), x)
+
+    def _of(self, index: Tensor) -> "TRADES":
+        attack = super()._of(index)
+        attack._judged_by = self._judged_by[index]
+        attack._first = None if self._first is None else self._first._of(index)
+        return attack
+
+    def _judge(self, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self._logits(x_adv.clone())
+        return self._judged_by(logits, y), logits.argmax(1) != y
 
     def _outer_loss(self, clean: Tensor, logits: Tensor, y: Tensor) -> Tensor:
         divergence = attack_loss(logits, y, "kl", clean_logits=clean).loss.mean()
@@ -118,12 +160,47 @@ class MART(_Regularised):
     Args:
         eps, alpha, steps: as for :class:`PGD`. Published for CIFAR-10: 0.031, 0.007, 10.
         beta: weight >= 0 of the divergence; 6 in the published loss, 5 in its script.
+        targeted: as for :class:`PGD`; :meth:`loss` is of labels, and needs an untargeted attack.
         init: the start; by default x + 0.001 N(0, 1).
         Others: as for :class:`PGD`.
 
     Raises:
         TypeError, ValueError: an argument is not as above.
     """
+
+    def __init__(
+        self,
+        model: Callable[[Tensor], Tensor],
+        eps: float | Tensor = 8 / 255,
+        alpha: float | Tensor = 2 / 255,
+        steps: int = 10,
+        beta: float = 6.0,
+        *,
+        norm: str = "Linf",
+        targeted: bool = False,
+        clip_min: float = 0.0,
+        clip_max: float = 1.0,
+        restarts: int = 1,
+        init: str = "normal(0.001)",
+        mode: str = "eval",
+        precision: str = "fp32",
+        lower: bool | Collection[str] = True,
+        compile: bool = False,
+        early_stop: bool = False,
+        generator: torch.Generator | None = None,
+    ):
+        box = {"clip_min": clip_min, "clip_max": clip_max}
+        how = {"mode": mode, "precision": precision, "lower": lower, "compile": compile, "generator": generator}
+        again = {"restarts": restarts, "early_stop": early_stop, "init": init}
+        super().__init__(model, eps, alpha, steps, beta, norm=norm, **again, **box, **how)
+        self.targeted = targeted
+
+    def loss(self, x: Tensor, y: Tensor, *, sample_ids: Tensor | None = None) -> Tensor:
+        if self.targeted:
+            raise ValueError("targeted=True: loss() trains with labels, expected an untargeted attack")
+        return super().loss(x, y, sample_ids=sample_ids)
+
+    loss.__doc__ = _Regularised.loss.__doc__
 
     def _outer_loss(self, clean: Tensor, logits: Tensor, y: Tensor) -> Tensor:
         return attack_loss(logits, y, "mart", clean_logits=clean, beta=self.beta).loss.mean()

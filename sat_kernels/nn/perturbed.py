@@ -65,14 +65,18 @@ class PerturbedActivation(torch.nn.Module):
         if self.delta is not None and self.delta.shape != input.shape:
             raise ValueError(f"delta has shape {tuple(self.delta.shape)}: expected the input's, {tuple(input.shape)}")
         if self._steps:
-            if self.delta is None:
-                dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
-                self.delta = torch.zeros_like(input, dtype=dtype, requires_grad=False)
-            # It makes the output require a gradient also where the input does not.
-            return _Stepping.apply(input, torch.empty(0, requires_grad=True), self)
+            return self._stepped(input)
         if self.delta is None:
             return self.activation(input)
         return act_perturbed(input, self.delta, self.activation)
+
+    @torch.compiler.disable  # a backward pass with side effects stays outside of compiled graphs
+    def _stepped(self, input: Tensor) -> Tensor:
+        if self.delta is None:
+            dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
+            self.delta = torch.zeros_like(input, dtype=dtype, requires_grad=False)
+        # It makes the output require a gradient also where the input does not.
+        return _Stepping.apply(input, torch.empty(0, requires_grad=True), self)
 
     @contextlib.contextmanager
     def stepping(self) -> Iterator[None]:

@@ -2,7 +2,10 @@
 
 import pytest
 import torch
+from side_effects import Demanding
 from torch import nn
+
+from sat_kernels.nn import PerturbedActivation
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -40,6 +43,18 @@ def make_net():
             )
             net(torch.rand(16, 3, 8, 8))  # running statistics that are not the initial ones
         return net
+
+    return make
+
+
+@pytest.fixture
+def make_demanding():
+    """Of a network that every attack takes, see :class:`side_effects.Demanding`."""
+
+    def make(watch=lambda: None):
+        with torch.random.fork_rng([]):
+            torch.manual_seed(0)
+            return Demanding(lambda: PerturbedActivation("silu", eps=0.1)).hook(watch)
 
     return make
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sat_kernels.attacks import APGD, APGDT, MIFGSM, PGD
+from sat_kernels.attacks import APGD, APGDT, FGSM, MART, MIFGSM, NFGSM, PGD, TRADES, YOPO
 from sat_kernels.attacks.bests import Bests, compacted
 from sat_kernels.attacks.isolation import mixes_samples
 from sat_kernels.testing import check_feasible
@@ -43,6 +43,11 @@ def attacks(net, norm="Linf", **settings):
     yield APGDT(net, eps, 4, norm=norm, n_target_classes=3, **seeded)
     if norm == "Linf":
         yield MIFGSM(net, eps, alpha, 3, restarts=4, random_start=True, **seeded)
+        yield FGSM(net, eps, restarts=4, random_start=True, **seeded)
+        yield NFGSM(net, eps / 2, restarts=4, **seeded)
+        yield YOPO(net, m=2, n=2, eps=eps, alpha=alpha, restarts=4, **seeded)
+        yield MART(net, eps, alpha, 3, restarts=4, init="uniform", **seeded)
+        yield TRADES(net, 3 * eps, 3 * alpha, 3, restarts=4, init="uniform", **seeded)
 
 
 @pytest.mark.parametrize("per_sample", [False, True])
@@ -50,7 +55,7 @@ def attacks(net, norm="Linf", **settings):
 def test_restarts_of_some_are_those_of_all(task, sizes, monkeypatch, norm, per_sample):
     net, x, y = task
     seen = sizes(net)
-    scale = torch.linspace(0.1, 1.5, 16).double() if per_sample else 1.0
+    scale = torch.linspace(0.1, 1.5, 16).double().view(2, 8).T.flatten() if per_sample else 1.0
     for attack in attacks(net, norm):
         attack.eps, attack.alpha = attack.eps * scale, attack.alpha * scale
         seen.clear()
@@ -167,6 +172,53 @@ def test_early_stop(task, sizes, norm, per_sample):
         torch.testing.assert_close(x_adv[robust], expected[robust], rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("settings", [{}, {"targeted": True}, {"per_sample": True}])
+@pytest.mark.parametrize(
+    ("kind", "named", "count"),
+    [(MIFGSM, {}, "steps"), (MIFGSM, {"decay": 0.3, "random_start": True}, "steps"), (MART, {}, "steps"),
+     (TRADES, {}, "steps"), (YOPO, {"n": 2}, "m"), (YOPO, {"n": 2, "first_layer": "0"}, "m")],
+)  # fmt: skip
+def test_early_stop_of_its_kin(task, sizes, kind, named, count, settings):
+    """They stop at the first of their own points that succeeds; momentum and gradients leave with their samples."""
+    net, x, y = task
+    ids, targeted = torch.arange(16), settings.get("targeted", False)
+    if kind is TRADES:
+        if targeted:
+            return
+        y = net(x).argmax(1)  # success is another class than the clean one
+    if targeted:
+        y = (net(x).argmax(1) + 1) % 5
+    eps, alpha = (torch.linspace(0.1, 1.5, 16) * size if "per_sample" in settings else size for size in (0.2, 0.01))
+    seeded = {"eps": eps, "alpha": alpha, "generator": torch.Generator().manual_seed(2)} | named
+    seeded |= {"targeted": True} if targeted else {}
+    iterates = [kind(net, **{count: steps}, **seeded)(x, y, sample_ids=ids) for steps in range(8)]
+    done = torch.stack([(net(point).argmax(1) == y) == targeted for point in iterates])
+    first = torch.where(done.any(0), done.to(torch.uint8).argmax(0), 7)
+    assert len(set(first.tolist())) > 2
+    seen = sizes(net)
+    unknown = torch.zeros_like(y) if kind is TRADES else y  # labels make no difference to it
+    x_adv = kind(net, **{count: 7}, early_stop=True, **seeded)(x, unknown, sample_ids=ids)
+    assert set(seen) <= {4, 8, 12, 16}
+    assert min(seen) < 16
+    expected = torch.stack([iterates[step][b] for b, step in enumerate(first.tolist())])
+    torch.testing.assert_close(x_adv, expected, rtol=0, atol=1e-9)
+
+
+def test_early_stop_and_restarts(task):
+    """A sample that succeeds in any restart, at any step."""
+    net, x, y = task
+    settings = {"eps": 0.1, "alpha": 0.005, "early_stop": True, "generator": torch.Generator().manual_seed(2)}
+    for kind, own in ((MIFGSM, {"random_start": True}), (MART, {"init": "uniform"}), (TRADES, {"init": "uniform"}),
+                      (YOPO, {"n": 1})):  # fmt: skip
+        labels = net(x).argmax(1) if kind is TRADES else y
+        wrong = [
+            net(kind(net, restarts=restarts, **settings, **own)(x, y, sample_ids=torch.arange(16))).argmax(1) != labels
+            for restarts in (1, 4)
+        ]
+        assert not (wrong[0] & ~wrong[1]).any()
+        assert wrong[1].sum() > 0
+
+
 def test_early_stop_believes_the_users_model(task):
     """Not the gradient's pass, which may be in another precision."""
     net, x, y = task
@@ -187,17 +239,17 @@ def test_early_stop_believes_the_users_model(task):
         torch.testing.assert_close(found[robust], honest[robust], rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("kind", [PGD, APGD, APGDT])
+@pytest.mark.parametrize("kind", [PGD, APGD, APGDT, MIFGSM, TRADES, MART, YOPO])
 def test_early_stop_needs_independent_samples(net, batch, kind):
     net.train()
     for mode in ("train", "batch_stats", "as_is"):
         with pytest.raises(
             ValueError, match=f"early_stop=True with mode='{mode}': expected samples that do not depend"
         ):
-            kind(net, steps=2, mode=mode, early_stop=True)(*batch)
+            kind(net, mode=mode, early_stop=True)(*batch)
     assert all(m.training for m in net.modules())
     net.eval()
-    kind(net, steps=2, mode="as_is", early_stop=True)(*batch)
+    kind(net, mode="as_is", early_stop=True)(*batch)
 
 
 def test_targeted_early_stop(task):

@@ -1,50 +1,16 @@
-"""What holds for every attack: nothing of the caller's is changed, and what comes out is feasible."""
+"""What holds for every attack: what comes out is feasible, whatever goes in. See test_side_effects.py, too."""
 
 import inspect
 
 import pytest
 import torch
-from side_effects import Interrupting, changes, customise, snapshot
+from every_attack import ATTACKS, make, radius, size_of
 from torch import nn
 
-from sat_kernels.attacks import APGD, APGDT, FGSM, MART, MIFGSM, NFGSM, PGD, SLAT, TRADES, YOPO
 from sat_kernels.nn import PerturbedActivation
 from sat_kernels.testing import check_feasible
 
-# Settings with which a call takes every branch: restarts, early stop, checkpoints.
-ATTACKS = {
-    "PGD": (PGD, {"steps": 3, "restarts": 2}),
-    "PGD L2": (PGD, {"steps": 3, "norm": "L2"}),
-    "PGD L1": (PGD, {"steps": 3, "norm": "L1"}),
-    "PGD stopped": (PGD, {"steps": 3, "early_stop": True, "restarts": 2}),
-    "FGSM": (FGSM, {}),
-    "FGSM random": (FGSM, {"random_start": True}),
-    "NFGSM": (NFGSM, {}),
-    "MIFGSM": (MIFGSM, {"steps": 3}),
-    "APGD": (APGD, {"steps": 4, "restarts": 2}),
-    "APGD L2": (APGD, {"steps": 4, "norm": "L2", "loss": "dlr"}),
-    "APGD L1": (APGD, {"steps": 4, "norm": "L1", "early_stop": True}),
-    "APGDT": (APGDT, {"steps": 2, "n_target_classes": 2}),
-    "TRADES": (TRADES, {"steps": 3}),
-    "MART": (MART, {"steps": 3}),
-    "SLAT": (SLAT, {}),
-    "YOPO": (YOPO, {"m": 2, "n": 2}),
-}
 every = pytest.mark.parametrize("name", ATTACKS)
-
-
-def make(name, model, **settings):
-    kind, own = ATTACKS[name]
-    return kind(model, **own, **settings)
-
-
-def size_of(name):
-    return {"L2": 0.5, "L1": 4.0}.get(name[-2:], 8 / 255)
-
-
-def radius(name, eps):
-    """Of the ball that results are promised to be in."""
-    return 3 * eps if name == "NFGSM" else eps
 
 
 @pytest.fixture
@@ -58,89 +24,6 @@ def subject(make_net):
         return net
 
     return build
-
-
-def modes(name):
-    return ("eval",) if "early_stop" in ATTACKS[name][1] else ("eval", "train", "batch_stats", "as_is")
-
-
-@every
-@pytest.mark.parametrize("prepare", [customise, nn.Module.train, nn.Module.eval])
-def test_nothing_is_changed(subject, batch, name, prepare):
-    net = subject(name)
-    prepare(net)
-    for mode in modes(name):
-        before = snapshot(net)
-        make(name, net, mode=mode)(*batch)
-        changed = changes(before, snapshot(net))
-        updates = mode == "train" or (mode == "as_is" and prepare is not nn.Module.eval)
-        assert all(updates and ("running" in c or "num_batches" in c) for c in changed), (mode, changed)
-
-
-@every
-@pytest.mark.parametrize("error", [RuntimeError("half-way"), KeyboardInterrupt()])
-def test_nothing_is_changed_by_one_that_fails(subject, batch, name, error):
-    net = subject(name)
-    customise(net)
-    for mode in modes(name)[:2]:
-        model = Interrupting(net, None, error)
-        make(name, model, mode=mode)(*batch, sample_ids=torch.arange(6))
-        passes = model.calls
-        for model.at in {1, passes // 2 + 1, passes}:
-            attack, model.calls = make(name, model, mode=mode), 0
-            before = snapshot(model)
-            with pytest.raises(type(error)):
-                attack(*batch)
-            assert changes(before, snapshot(model)) == []
-        model.at = None
-        if mode == "eval":
-            assert torch.equal(attack(*batch), make(name, model, mode=mode)(*batch))
-
-
-@every
-def test_the_callers_modes_have_no_effect(subject, batch, name):
-    net, kept = subject(name), torch.arange(6)
-    attack = make(name, net)
-    expected = attack(*batch, sample_ids=kept)
-    for context in (torch.no_grad(), torch.inference_mode(), torch.autocast("cpu", torch.bfloat16)):
-        with context:
-            x, y = (t.clone() for t in batch)
-            found = attack(x, y, sample_ids=kept)
-        assert torch.equal(found, expected)
-        assert not found.is_inference()
-        assert not found.requires_grad
-    net.requires_grad_(False)
-    assert torch.equal(attack(*batch, sample_ids=kept), expected)
-    for p in net.parameters():
-        assert p.grad is None
-
-
-@every
-def test_the_model_is_read_anew(subject, batch, name):
-    """Whatever has changed between two calls, and however."""
-    net, ids = subject(name).eval(), torch.arange(6)
-    attack = make(name, net)
-    before = attack(*batch, sample_ids=ids)
-    net[8].weight.data.mul_(-1)
-    net[4].running_mean.data.add_(0.5)
-    found = attack(*batch, sample_ids=ids)
-    assert torch.equal(found, make(name, net)(*batch, sample_ids=ids))
-    assert not torch.equal(found, before)
-    net[8].register_forward_hook(lambda module, arguments, output: -output)
-    assert torch.equal(attack(*batch, sample_ids=ids), make(name, net)(*batch, sample_ids=ids))
-
-
-@every
-def test_shared_modules(batch, name):
-    layer = nn.Conv2d(3, 3, 3, padding=1)
-    act = PerturbedActivation("silu", eps=0.1) if name == "SLAT" else nn.SiLU()
-    net = nn.Sequential(layer, act, layer, act, nn.Flatten(), nn.Linear(192, 5))
-    if name in ("SLAT", "YOPO"):
-        net = nn.Sequential(nn.Conv2d(3, 3, 1), act, net[4:], nn.Linear(5, 5))
-        net.append(net[-1])
-    before = snapshot(net)
-    make(name, net)(*batch)
-    assert changes(before, snapshot(net)) == []
 
 
 @every

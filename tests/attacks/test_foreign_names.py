@@ -50,6 +50,68 @@ def test_the_right_name_is_named(net, attack, name, words):
     assert str(error.value).startswith(f"{attack}() has no argument {name!r}: expected {words}")
 
 
+# What is called so elsewhere, and what it is called here.
+ELSEWHERE = {
+    "torchattacks": {"eps": "eps", "alpha": "alpha", "steps": "steps", "random_start": "random_start", "decay": "decay",
+                     "n_restarts": "restarts", "loss": "loss", "rho": "rho", "seed": "generator", "norm": "norm",
+                     "eot_iter": "", "verbose": "", "n_classes": "n_target_classes"},
+    "foolbox": {"abs_stepsize": "alpha", "rel_stepsize": "alpha", "epsilons": "eps", "bounds": "clip_min clip_max",
+                "fmodel": "model", "momentum": "decay", "criterion": "loss", "distance": "norm"},
+    "AutoAttack": {"predict": "model", "n_iter": "steps", "n_target_classes": "n_target_classes", "thr_decr": "rho",
+                   "device": "", "eot": ""},
+    "advertorch": {"loss_fn": "loss", "nb_iter": "steps", "eps_iter": "alpha", "rand_init": "random_start",
+                   "decay_factor": "decay", "ord": "norm", "clip_min": "clip_min", "targeted": "targeted"},
+    "ART": {"estimator": "model", "eps_step": "alpha", "max_iter": "steps", "num_random_init": "restarts random_start",
+            "clip_values": "clip_min clip_max", "batch_size": "", "random_eps": ""},
+    "training codes": {"epsilon": "eps", "step_size": "alpha", "num_steps": "steps", "perturb_steps": "steps",
+                       "attack_iters": "steps", "order": "norm", "delta_init": "init", "lamda": "beta",
+                       "attack_eps": "eps",
+                       "attack_step": "alpha", "attack_iter": "steps", "early_stopping": "early_stop"},
+    "mistyped": {"stpes": "steps", "step": "steps", "ESP": "eps", "restart": "restarts", "aplha": "alpha",
+                 "moddel": "model", "modle": "model", "targetted": "targeted", "precison": "precision",
+                 "comiple": "compile", "clipmin": "clip_min", "clip_mx": "clip_max", "lowers": "lower",
+                 "earlystop": "early_stop"},
+}  # fmt: skip
+# What an attack has in place of what others have.
+INSTEAD = {
+    "YOPO": {"steps": "m"},
+    "NFGSM": {"alpha": "eps", "random_start": "k"},
+    "TRADES": {"random_start": "init"},
+    "MART": {"random_start": "init"},
+}
+
+
+@pytest.mark.parametrize("library", ELSEWHERE)
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
+def test_every_attack_names_what_it_has(net, attack, library):
+    known = list(inspect.signature(attack).parameters)
+    for name, ours in ELSEWHERE[library].items():
+        if name in known:
+            continue
+        instead = INSTEAD.get(attack.__name__, {})
+        meant = [own for own in (instead.get(own, own) for own in ours.split()) if own in known]
+        expected = " and ".join(map(repr, meant)) if meant else f"one of {', '.join(known)}"
+        with pytest.raises(TypeError) as error:
+            attack(net, **{name: 1})
+        assert str(error.value) == f"{attack.__name__}() has no argument {name!r}: expected {expected}"
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
+def test_typos(net, attack):
+    """Two letters exchanged, one doubled, one left out."""
+    known = list(inspect.signature(attack).parameters)
+    for own in known:
+        for i in range(len(own) - 1) if len(own) > 4 else ():
+            for typo in {
+                own[:i] + own[i + 1] + own[i] + own[i + 2 :],
+                own[:i] + own[i] + own[i:],
+                own[:i] + own[i + 1 :],
+            }:
+                if typo not in known:
+                    with pytest.raises(TypeError, match=f"has no argument '{typo}': expected '{own}'"):
+                        attack(net, **{typo: 1})
+
+
 def test_names_are_those_of_arguments():
     """What the table names exists, and what exists is no foreign name."""
     own = {name for attack in ATTACKS for name in inspect.signature(attack).parameters}

@@ -51,8 +51,8 @@ def test_an_interrupt_while_the_mode_is_set(net, batch):
             super().__setattr__(name, value)
 
     model = nn.Sequential(net, Stubborn(), nn.Identity()).train()
-    before = snapshot(model)
     model[1].armed = True
+    before = snapshot(model)
     with pytest.raises(KeyboardInterrupt):
         PGD(model, steps=1)(*batch)
     assert changes(before, snapshot(model)) == []
@@ -131,8 +131,8 @@ def test_shared_parameters(batch):
 def test_parametrized_and_compiled_models(net, batch):
     nn.utils.parametrizations.weight_norm(net[8])
     expected = PGD(net, steps=2)(*batch)
-    before = snapshot(net)
     compiled = torch.compile(net, backend="eager")
+    before = snapshot(net)
     assert torch.equal(PGD(compiled, steps=2)(*batch), expected)
     assert changes(before, snapshot(net)) == []
 

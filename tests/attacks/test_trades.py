@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sat_kernels.attacks import MART, PGD, TRADES
+from sat_kernels.attacks.engine import has_bf16
 from sat_kernels.ops import pgd_step_, random_start
 from sat_kernels.testing import check_feasible
 
@@ -58,6 +59,56 @@ def test_marts_attack_is_pgd_from_next_to_x(task):
     net, x, y = task
     expected = PGD(net, EPS, ALPHA, 4, init="normal(0.001)", **SEED)(x, y)
     assert torch.equal(MART(net, EPS, ALPHA, 4, **SEED)(x, y), expected)
+
+
+def test_restarts_keep_the_highest_divergence(task):
+    """Or the first point with another prediction than the clean one, whatever the labels are."""
+    net, x, y = task
+    clean, settings = net(x).detach(), {"init": "uniform", "generator": torch.Generator().manual_seed(3)}
+    ids = torch.arange(6)
+    for eps in (0.002, 0.1):
+        runs = []
+        attack = TRADES(net, eps, eps / 4, 3, restarts=3, **settings)
+        for restart in range(3):
+            point = random_start(x, eps=eps, init="uniform", seed=3, sample_ids=ids, restart=restart)
+            for _ in range(3):
+                leaf = point.clone().requires_grad_()
+                (grad,) = torch.autograd.grad(divergence(clean, net(leaf)).sum(), leaf)
+                pgd_step_(point, grad, x, eps=eps, alpha=eps / 4)
+            runs.append(point)
+        losses = torch.stack([divergence(clean, net(point)) for point in runs])
+        moved = torch.stack([net(point).argmax(1) != clean.argmax(1) for point in runs])
+        best = torch.where(moved.any(0), moved.to(torch.uint8).argmax(0), losses.argmax(0))
+        expected = torch.stack([runs[run][b] for b, run in enumerate(best.tolist())])
+        for labels in (y, None, clean.argmax(1)):
+            torch.testing.assert_close(attack(x, labels, sample_ids=ids), expected, rtol=0, atol=1e-9)
+        assert moved.any() == (eps == 0.1)
+        assert len(set(best.tolist())) > 1
+
+
+def test_the_first_step_in_bf16(net, batch):
+    """It is in float32: there logits differ by less than bf16 has, and the divergence may have no gradient at all."""
+    x, _ = batch
+    if not has_bf16(x.device):
+        pytest.skip("no bf16 arithmetic")
+    ids, net = torch.arange(6), net.eval()
+
+    def moved(steps, precision, **settings):
+        attack = TRADES(net, EPS, ALPHA, steps, precision=precision, **SEED, **settings)
+        return attack(x, sample_ids=ids) - x
+
+    for settings in ({}, {"restarts": 2}, {"early_stop": True}, {"lower": False}):
+        assert (moved(1, "bf16", **settings) - moved(1, "fp32", **settings)).abs().gt(1e-6).double().mean() < 0.02
+        assert moved(5, "bf16", **settings).abs().mean() > 0.9 * moved(5, "fp32", **settings).abs().mean()
+    assert torch.equal(moved(0, "bf16"), moved(0, "fp32"))
+
+
+def test_targeted_mart(task):
+    net, x, y = task
+    found = MART(net, 0.1, 0.02, 5, targeted=True, **SEED)(x, y)
+    assert torch.equal(found, PGD(net, 0.1, 0.02, 5, targeted=True, init="normal(0.001)", **SEED)(x, y))
+    with pytest.raises(ValueError, match=r"targeted=True: loss\(\) trains with labels"):
+        MART(net, targeted=True).loss(x, y)
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])

@@ -9,6 +9,7 @@ from torch import nn
 
 from sat_kernels.attacks import PGD, YOPO, Normalized
 from sat_kernels.attacks.first_layer import find
+from sat_kernels.nn import PerturbedActivation
 from sat_kernels.ops import pgd_step_
 from sat_kernels.testing import check_feasible
 from sat_kernels.training.models import ResidualNetwork
@@ -57,8 +58,8 @@ def test_is_what_it_is_defined_as(net, batch, lower):
     # Of a gradient of about 0 the sign is not known, and what follows is another way.
     assert (found - wanted).abs().gt(1e-6).double().mean() < 0.01
     assert check_feasible(found, x, EPS).violations == 0
-    assert yopo._layer.module is net[2]
-    assert (yopo._layer.fused(x) is not None) == (not net.training)
+    assert yopo._replica.layer.module is net[2]
+    assert (yopo._replica.layer.fused(x) is not None) == (not net.training)
 
 
 def test_fused_and_unfused_agree(net, batch):
@@ -69,9 +70,9 @@ def test_fused_and_unfused_agree(net, batch):
         yopo = attack(model)
         yopo(x, y)
         model.eval()
-        assert yopo._layer.fused(x) is not None
+        assert yopo._replica.layer.fused(x) is not None
         model.train()
-        assert yopo._layer.fused(x) is None  # batch statistics
+        assert yopo._replica.layer.fused(x) is None  # batch statistics
 
 
 def test_with_one_inner_step_it_is_pgd(net, batch):
@@ -133,6 +134,19 @@ def test_first_layers_are_found(net, batch):
     assert layer.fused(x) is None
 
 
+def test_perturbed_activations_are_no_part_of_a_first_layer(net, batch):
+    """With a perturbation they do not call the activation that they have."""
+    x, y = batch
+    net[2] = act = PerturbedActivation("silu", eps=0.1)
+    yopo = attack(net)
+    for delta in (None, torch.full((6, 8, 8, 8), 0.3)):
+        act.delta = delta
+        found = yopo(x, y)
+        assert (found - attack(net, lower=False)(x, y)).abs().gt(1e-6).double().mean() < 0.01
+        assert yopo._replica.layer.module is net[1]
+        assert "after the first layer: Sequential, lowered" in yopo.explain()
+
+
 def test_first_layers_are_named(net, batch):
     x, y = batch
     net.eval()
@@ -168,12 +182,13 @@ def test_what_is_not_plain_runs_as_it_is(net, batch):
     net.eval()
     yopo = attack(net)
     yopo(x, y)
-    layer = yopo._layer
+    layer = yopo._replica.layer
     assert layer.fused(x) is not None
     assert layer.fused(x.double()) is None
     calls = []
     handle = net[0].register_forward_hook(lambda *arguments: calls.append(1))
     assert layer.fused(x) is None
+    yopo(x, y)  # looks at the model anew
     before = len(calls)
     yopo(x, y)
     assert len(calls) - before == 2 + 2 * 3

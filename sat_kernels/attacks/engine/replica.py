@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch.nn import Module
 
 from ..normalized import Normalized
@@ -33,6 +33,8 @@ class Replica:
         compile: whether to compile it with :func:`torch.compile`.
     """
 
+    part = "model"  # what it is of the user's model
+
     def __init__(self, model, lower: bool | Collection[str], precision: str, compile: bool):
         self._arguments = model, lower, precision, compile
         self.model = unwrapped(model)
@@ -47,7 +49,7 @@ class Replica:
 
     def __reduce__(self):
         """Copies and pickles are of the model and the settings; what was made of them is made again."""
-        return Replica, self._arguments
+        return type(self), self._arguments
 
     def expire(self) -> None:
         """An attack begins: weights and structure of the model may have changed."""
@@ -70,7 +72,7 @@ class Replica:
     def __call__(self, x: Tensor) -> Tensor:
         if self._expired:  # only now, since some attacks have ways of their own
             self.refresh(x.detach())
-        with torch.autocast(x.device.type, self._dtype) if self._dtype else contextlib.nullcontext():
+        with self._autocast(x.device):
             return self._run(x)
 
     def explain(self) -> str:
@@ -87,17 +89,32 @@ class Replica:
         why_not = self._why_not(x)
         if not why_not:
             with _buffers_kept(self.model):
-                before, wanted = Snapshot(self.model), self.model(x.clone())
+                before, (input, wanted) = Snapshot(self.model), self._example(x)
                 self._remembers = before != Snapshot(self.model)
                 why_not = (
-                    "its forward pass changes its attributes" if self._remembers else self._try_to_lower(x, wanted)
+                    "its forward pass changes its attributes" if self._remembers else self._try_to_lower(input, wanted)
                 )
         how = f"runs as it is: {why_not}" if why_not else "lowered"
-        self.notes.insert(0, f"model: {type(self.model).__name__}, {how}")
+        self.notes.insert(0, f"{self.part}: {type(self.model).__name__}, {how}")
         self.notes.append(self._about_precision(x.device))
         if self.compile:
-            self._run = torch.compile(self._run, dynamic=False)
-            self.notes.append("compiled by torch.compile, for static shapes")
+            self._compile()
+
+    def _compile(self) -> None:
+        self._run = torch.compile(self._run, dynamic=False)
+        self.notes.append("compiled by torch.compile, for static shapes")
+
+    def _autocast(self, device: torch.device):
+        return torch.autocast(device.type, self._dtype) if self._dtype else contextlib.nullcontext()
+
+    def _example(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """An input of what is lowered, and what comes out."""
+        return x, self.model(x.clone())
+
+    def _graph(self) -> tuple[Module, fx.Graph, list[Normalized]]:
+        """What is lowered, as the module that has it and its graph; and what normalises its input."""
+        inner, normalizations = within_normalized(self.model)
+        return inner, trace(inner), normalizations
 
     def _try_to_lower(self, x: Tensor, wanted) -> str:
         """Why it could not be, if so."""
@@ -147,24 +164,30 @@ class Replica:
             self.notes.append("  channels_last")
 
     def _lowered(self, x: Tensor, dtype: torch.dtype | None) -> tuple[Callable, Weights, Lowering]:
-        inner, normalizations = self.model, []
-        while type(inner) is Normalized and is_plain(inner):
-            normalizations.append(inner)
-            inner = inner.model
+        inner, graph, normalizations = self._graph()
         channels_last = "channels_last" in self.parts and x.dim() == 4
         weights = Weights(dtype, channels_last, wide_bias=x.is_cuda, winograd="winograd" in self.parts)
-        lowering = Lowering(inner, trace(inner), weights, self.parts, bias_in_tail=x.is_cuda and "fuse" in self.parts)
+        lowering = Lowering(inner, graph, weights, self.parts, bias_in_tail=x.is_cuda and "fuse" in self.parts)
         weights.refresh()
-        graph = lowering.module()
+        lowered = lowering.module()
 
         def run(x: Tensor) -> Tensor:
             if channels_last:
                 x = x.contiguous(memory_format=torch.channels_last)
             for outer in normalizations:
                 x = outer.normalize(x)
-            return graph(x)
+            return lowered(x)
 
         return run, weights, lowering
+
+
+def within_normalized(model: Module) -> tuple[Module, list[Normalized]]:
+    """The module within those that do nothing but to normalise its input."""
+    normalizations = []
+    while type(model) is Normalized and is_plain(model):
+        normalizations.append(model)
+        model = model.model
+    return model, normalizations
 
 
 @contextlib.contextmanager

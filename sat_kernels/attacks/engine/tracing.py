@@ -17,6 +17,30 @@ def trace(model: Module) -> fx.Graph:
     return _Tracer().trace(model)
 
 
+def trace_after(model: Module, module: Module) -> fx.Graph:
+    """The graph of what follows the first call of ``module`` in ``model``; its input is what that returns.
+
+    Raises:
+        Exception: as :func:`trace`; or the input goes on past ``module``, or that is called by what cannot be traced.
+    """
+    graph = _Tracer(module).trace(model)
+    modules = dict(model.named_modules(remove_duplicate=False))
+    last = next((n for n in graph.nodes if n.op == "call_module" and modules[n.target] is module), None)
+    if last is None:
+        raise ValueError("the first layer is called by a module that is called as it is")
+    input = next(node for node in graph.nodes if node.op == "placeholder")
+    with graph.inserting_before(input):
+        last.replace_all_uses_with(graph.placeholder("of_first_layer"))
+    before = list(graph.nodes)
+    for node in reversed(before[: before.index(last) + 1]):
+        if not node.users and node.op != "placeholder":
+            graph.erase_node(node)
+    if input.users:
+        raise ValueError("the input is used after the first layer, too")
+    graph.erase_node(input)
+    return graph
+
+
 def is_plain(module: Module) -> bool:
     """Whether calling the module is calling its class's forward, and nothing else."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -28,10 +52,16 @@ def is_plain(module: Module) -> bool:
 
 
 class _Tracer(fx.Tracer):
+    """``whole``: a module to be called, and not looked into."""
+
+    def __init__(self, whole: Module | None = None):
+        super().__init__()
+        self.whole = whole
+
     def is_leaf_module(self, module: Module, name: str) -> bool:
         ours = type(module).__module__.startswith("sat_kernels.nn.")
-        compiled = isinstance(module, torch.jit.ScriptModule)
-        return ours or compiled or not is_plain(module) or super().is_leaf_module(module, name)
+        called = module is self.whole or isinstance(module, torch.jit.ScriptModule)
+        return ours or called or not is_plain(module) or super().is_leaf_module(module, name)
 
 
 class Snapshot:

@@ -8,16 +8,11 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations
-from zoo import MODELS, PostActivation, frozen, make, network
+from zoo import MODELS, Branching, PostActivation, batch, frozen, make, network
 
 from sat_kernels.attacks import PGD
 from sat_kernels.attacks.engine import PARTS, Replica, has_bf16
 from sat_kernels.ops import winograd
-
-
-def batch(dtype=torch.float64, size=4):
-    generator = torch.Generator().manual_seed(3)
-    return torch.rand(size, 3, 8, 8, generator=generator, dtype=dtype)
 
 
 def gradient(function, x):
@@ -123,15 +118,6 @@ def test_hooks_and_parametrizations_run_as_they_are():
     replica.refresh(x)
     assert ", runs as it is: it has hooks" in replica.explain()
     check(model, replica, x)
-
-
-class Branching(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.net = make("post")
-
-    def forward(self, x):
-        return self.net(x) if x.mean() > 0 else self.net(-x)
 
 
 class Changing(nn.Module):

@@ -126,6 +126,22 @@ def make(name, dtype=torch.float64, seed=0):
     return model.eval()
 
 
+class Branching(nn.Module):
+    """It cannot be traced."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = make("post")
+
+    def forward(self, x):
+        return self.net(x) if x.mean() > 0 else self.net(-x)
+
+
+def batch(dtype=torch.float64, size=4):
+    generator = torch.Generator().manual_seed(3)
+    return torch.rand(size, 3, 8, 8, generator=generator, dtype=dtype)
+
+
 def frozen(model):
     for p in model.parameters():  # TorchScript's modules have no requires_grad_()
         p.requires_grad_(False)
