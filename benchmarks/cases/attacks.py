@@ -66,10 +66,9 @@ def pgd(setting: Setting, architecture, recipe: Recipe, *, compiler: bool) -> Ca
         "advertorch's recipe": side(peers.advertorch),
     }
     if compiler:
-        sides |= {
-            f"{OURS}, compile=True": side(peers.ours, visible=False, compile=True),
-            "torch.compile": side(peers.compiled_copy, visible=False),
-        }
+        sides["torch.compile"] = side(peers.compiled_copy, visible=False)
+        if setting.compiler == "inductor":  # ours knows no other
+            sides[f"{OURS}, compile=True"] = side(peers.ours, visible=False, compile=True)
     return case_of(setting, "PGD", architecture, recipe, sides, "attack")
 
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sat_kernels import nn
 from sat_kernels.activations import ACTIVATIONS
 from sat_kernels.training.datasets import DATASETS
 from sat_kernels.training.models import ResidualNetwork, activation_factory
@@ -75,24 +76,10 @@ def _state(architecture: Architecture, activation: str, device: torch.device) ->
     return model.state_dict()
 
 
-class Composition(torch.nn.Module):
-    """What torch lacks, as published, with the numbers that our module has, learned where it learns them."""
-
-    def __init__(self, name: str):
-        super().__init__()
-        self.name, self.numbers = name, [p.name for p in ACTIVATIONS[name].parameters]
-        module = activation_factory(name)()
-        for number in self.numbers:
-            value = getattr(module, number)
-            if isinstance(value, torch.nn.Parameter):
-                self.register_parameter(number, value)
-            elif isinstance(value, Tensor):
-                self.register_buffer(number, value)
-            else:
-                setattr(self, number, value)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return COMPOSITIONS[self.name](x, *(getattr(self, number) for number in self.numbers))
+def composition(name: str) -> type[torch.nn.Module]:
+    """Our module of what torch lacks, with its parameters, that computes what is published in torch's operators."""
+    ours = getattr(nn, ACTIVATIONS[name].module)
+    return type(ours.__name__, (ours,), {"function": staticmethod(COMPOSITIONS[name])})
 
 
 def module_of(activation: str, whose: str):
@@ -102,7 +89,7 @@ def module_of(activation: str, whose: str):
     if whose == "ours":
         return activation_factory(activation)
     if activation in COMPOSITIONS:
-        return lambda: Composition(activation)
+        return composition(activation)
     row = ACTIVATIONS[activation]
     return lambda: getattr(torch.nn, row.module)(**row.module_arguments)
 

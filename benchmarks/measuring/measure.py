@@ -68,7 +68,6 @@ def take_turns(prepared: dict[str, Prepared], clock, rounds: Rounds, on_step=lam
     """Seconds of every side in every round; every other round in reverse, so that nobody always comes after the same."""
     samples: dict[str, list[float]] = {name: [] for name in prepared}
     started, collecting = time.monotonic(), gc.isenabled()
-    gc.collect()
     gc.disable()
     try:
         for i in range(rounds.most):
