@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 from argparse import Namespace
 from collections.abc import Iterator
 
@@ -15,7 +16,7 @@ from measuring import machine
 from measuring.case import Case, is_ours
 from measuring.clock import EventClock, HostClock
 from measuring.measure import Rounds, key_of, measure
-from measuring.memory import keep_memory, sets_needed
+from measuring.memory import keep_memory, last_cache, sets_needed
 
 from . import about, child
 from .rows import Rows
@@ -45,7 +46,7 @@ def run(options: Namespace) -> int:
     failed, before = [], signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         todo = [case for case in wanted(setting, options, threads) if not _done(case, rows, threads)]
-        with tqdm(todo, unit="case", dynamic_ncols=True) as bar:
+        with tqdm(todo, unit="case", dynamic_ncols=True, mininterval=0.1 if sys.stderr.isatty() else 10.0) as bar:
             for case in bar:
                 failed += _one(case, setting, rows, threads, bar)
     except KeyboardInterrupt:
@@ -92,15 +93,15 @@ def _order(setting: Setting) -> dict[tuple, int]:
 
 def _one(case: Case, setting: Setting, rows: Rows, threads: int, bar) -> list[str]:
     """Measures it, and returns what failed."""
-    bar.set_description(f"{case.suite}: {case}")
-    if not _fits(case, setting.device):
+    bar.set_description(f"{case.suite}: {case}", refresh=False)
+    if not fits(case, setting.device, _cache(setting)):
         bar.write(f"{case.suite}: {case}: not enough memory, left out")
         return []
     with _threads(case.threads or threads):
         if case.default_allocator:
             found = child.measured(case, setting)
         else:
-            found = measured(case, setting, lambda side: bar.set_postfix_str(side))
+            found = measured(case, setting, lambda side: bar.set_postfix_str(side, refresh=False))
     errors = [f"{case.suite}: {case}: {row['side']}: {row['error']}" for row in found if "error" in row]
     for error in errors:
         bar.write(error)
@@ -116,7 +117,11 @@ def measured(case: Case, setting: Setting, on_step=lambda side: None) -> list[di
     clock = EventClock() if on_device else HostClock(synchronize=torch.cuda.synchronize if cuda else lambda: None)
     if setting.smoke:
         clock.least = 0.0
-    return measure(case, clock, setting.device, ROUNDS[setting.level][case.whole], on_step)
+    return measure(case, clock, setting.device, ROUNDS[setting.level][case.whole], _cache(setting), on_step)
+
+
+def _cache(setting: Setting) -> int:
+    return 1 << 10 if setting.smoke else last_cache(setting.device)
 
 
 @contextlib.contextmanager
@@ -129,11 +134,11 @@ def _threads(number: int):
         torch.set_num_threads(before)
 
 
-def _fits(case: Case, device: torch.device) -> bool:
+def fits(case: Case, device: torch.device, cache: int) -> bool:
     """Whether inputs, and the results of every side, are within four fifths of the device's memory."""
     if device.type != "cuda":
         return True
-    calls = max(sets_needed(case.moved, device) if case.cold else 1, EventClock.fewest)
+    calls = max(sets_needed(case.moved, cache) if case.cold else 1, EventClock.fewest)
     torch.cuda.empty_cache()
     return case.moved * (1 + len(case.sides)) * calls < 0.8 * torch.cuda.mem_get_info()[0]
 

@@ -37,16 +37,25 @@ def with_copy(case: Case) -> Case:
 
 
 def measure(
-    case: Case, clock, device: torch.device, rounds: Rounds, on_step: Callable[[str], None] = lambda side: None
+    case: Case,
+    clock,
+    device: torch.device,
+    rounds: Rounds,
+    cache: int,
+    on_step: Callable[[str], None] = lambda side: None,
+    ours: str = OURS,
 ) -> list[dict]:
-    """A row for each side; that of a side that failed has ``error``."""
-    sets = sets_needed(case.moved, device) if case.cold else 1
+    """A row for each side; that of a side that failed has ``error``.
+
+    cache: bytes of what cold cases do not find. ours: what our side is called.
+    """
+    sets = sets_needed(case.moved, cache) if case.cold else 1
     buffers = [case.buffers(i) for i in range(sets)]
     prepared: dict[str, Prepared] = {}
     rows: dict[str, dict] = {}
     for name, side in case.sides.items():
         on_step(name)
-        rows[name] = {**key_of(case), "side": name, "ours": int(is_ours(name))}
+        rows[name] = {**key_of(case), "side": name, "ours": int(is_ours(name) or name == ours)}
         try:
             if case.whole:
                 call = side.make(*buffers[0])
@@ -60,7 +69,7 @@ def measure(
             rows[name]["error"] = f"{type(error).__name__}: {error}"[:500]
     for name, seconds in take_turns(prepared, clock, rounds, on_step).items():
         rows[name] |= figures(case, name, prepared[name].timed, seconds)
-    compare(list(rows.values()))
+    compare(list(rows.values()), ours)
     return list(rows.values())
 
 
@@ -126,11 +135,11 @@ def quantile(values: list[float], q: float) -> float:
     return torch.tensor(values, dtype=torch.float64).quantile(q).item()
 
 
-def compare(rows: list[dict]) -> None:
+def compare(rows: list[dict], ours: str = OURS) -> None:
     """Adds what compares rows of one case with each other."""
     times = {row["side"]: row for row in rows if "median_us" in row}
     for side, row in times.items():
         if COPY in times and side != COPY and "gb_per_s" in row:
             row["percent_of_copy"] = 100 * row["gb_per_s"] / times[COPY]["gb_per_s"]
-        if OURS in times and side not in (OURS, COPY):
-            row["ours_over_side"] = times[OURS]["median_us"] / row["median_us"]
+        if ours in times and side not in (ours, COPY):
+            row["ours_over_side"] = times[ours]["median_us"] / row["median_us"]

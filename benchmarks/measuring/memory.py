@@ -45,9 +45,9 @@ def last_cache(device: torch.device) -> int:
     return min(max(caches().values(), default=USUAL_CACHE), LARGEST_CACHE)
 
 
-def sets_needed(moved: int, device: torch.device) -> int:
-    """So many sets of buffers that three times the cache is touched before one comes round again."""
-    return max(1, math.ceil(3 * last_cache(device) / moved)) if moved else 1
+def sets_needed(moved: int, cache: int) -> int:
+    """So many sets of buffers that three times the ``cache`` is touched before one comes round again."""
+    return max(1, math.ceil(3 * cache / moved)) if moved else 1
 
 
 def peak_bytes(call, device: torch.device) -> int:
