@@ -40,7 +40,11 @@ def write(folder: Path, device: torch.device, threads: int) -> None:
     if device.type == "cuda":
         p = torch.cuda.get_device_properties(0)
         told |= {"gpu": p.name, "capability": f"{p.major}.{p.minor}", "multiprocessors": p.multi_processor_count}
-        told |= {"gpu_memory_gb": round(p.total_memory / 1e9, 1), "l2_bytes": p.L2_cache_size, "cuda": torch.version.cuda}
+        told |= {
+            "gpu_memory_gb": round(p.total_memory / 1e9, 1),
+            "l2_bytes": p.L2_cache_size,
+            "cuda": torch.version.cuda,
+        }
     part = folder / "machine.json.part"
     part.write_text(json.dumps(told, indent=1) + "\n")
     os.replace(part, folder / "machine.json")

@@ -18,7 +18,7 @@ CONVOLUTIONS = ((32, 64, 64, 32), (32, 256, 256, 8))
 
 
 def suite(setting: Setting) -> Iterator[Case]:
-    sizes = setting.pick(((1 << 10),), quick=SIZES[::2], default=SIZES)
+    sizes = setting.pick((1 << 8, 1 << 12), quick=SIZES[::2], default=SIZES)
     for dtype in ("float32", "bfloat16") if setting.at_least("default") else ("float32",):
         for threads in (1, None):
             for size in sizes:
@@ -38,7 +38,8 @@ def copy(setting: Setting, size: int, dtype: str, threads: int | None, *, cold: 
     elements = size // DTYPES[dtype].itemsize
 
     def buffers(i):
-        return tuple(torch.zeros(elements, device=setting.device, dtype=DTYPES[dtype]) for _ in range(2))
+        # Ones: pages of zeros would be one page of memory.
+        return tuple(torch.ones(elements, device=setting.device, dtype=DTYPES[dtype]) for _ in range(2))
 
     sides = {"torch": Side(lambda x, y: lambda: y.copy_(x))}
     return Case("limits", COPY, "copy", dtype, (elements,), buffers, sides, 2 * size, cold=cold, threads=threads)

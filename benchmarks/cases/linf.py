@@ -70,7 +70,7 @@ def published(x_adv, g, x):
     """The sequence of torchattacks' PGD."""
 
     def call():
-        moved = x_adv.detach() + ALPHA * g.sign()
+        moved = x_adv.detach() + ALPHA * g.sign().to(x.dtype)  # in 16 bits 2/255 would be another number
         delta = torch.clamp(moved - x, min=-EPS, max=EPS)
         return torch.clamp(x + delta, min=0, max=1).detach()
 
@@ -78,7 +78,7 @@ def published(x_adv, g, x):
 
 
 def _plain(x_adv, g, x):
-    moved = x_adv + ALPHA * g.sign()
+    moved = x_adv + ALPHA * g.sign().to(x.dtype)
     return x_adv.copy_(torch.minimum(torch.maximum(moved, (x - EPS).clamp(min=0)), (x + EPS).clamp(max=1)))
 
 

@@ -14,7 +14,9 @@ def update(setting: Setting, shape, checkpoint: int) -> Case:
         device, batch = setting.device, shape[0]
         x_adv, grad = torch.rand(shape, device=device), torch.randn(shape, device=device)
         fooled = torch.rand(batch, device=device) < 0.1
-        state = APGDState.start(torch.rand(shape, device=device), grad, torch.rand(batch, device=device), fooled, eps=EPS)
+        state = APGDState.start(
+            torch.rand(shape, device=device), grad, torch.rand(batch, device=device), fooled, eps=EPS
+        )
         return state, x_adv, grad, torch.rand(batch, device=device), fooled
 
     def side(change):

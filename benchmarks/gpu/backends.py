@@ -60,7 +60,9 @@ def compare(rows: Rows, cases: Iterable[Case], device: torch.device, rounds: int
             sides = {name: case.sides[COPY if name == COPY else next(iter(case.sides))] for name in seconds}
             turns = case.having(sides=sides)
             found = [
-                {**key, "side": name, **figures(turns, name, "turns", values)} for name, values in seconds.items() if values
+                {**key, "side": name, **figures(turns, name, "turns", values)}
+                for name, values in seconds.items()
+                if values
             ]
             compare_rows(found, names[0])
             found += [rows.failure(case, name, error) for name, error in errors.items()]

@@ -27,7 +27,21 @@ BIG_MIB = 256
 # In a comparison each side is a row; ours is called by its backend.
 OURS = ("cuda", "triton", "cpu")
 MACHINE = ("gpu", "driver", "torch", "cuda", "triton", "nvcc", "python", "commit", "sources")
-COLUMNS = ("gpu", "torch", "commit", "suite", "case", "pass", "dtype", "shape", "layout", "mib", "side", "timed", "median_us")
+COLUMNS = (
+    "gpu",
+    "torch",
+    "commit",
+    "suite",
+    "case",
+    "pass",
+    "dtype",
+    "shape",
+    "layout",
+    "mib",
+    "side",
+    "timed",
+    "median_us",
+)
 COLUMNS += ("low_us", "high_us", "gb_per_s", "percent_of_copy", "ours_over_side", "error")
 
 

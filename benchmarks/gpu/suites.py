@@ -110,7 +110,9 @@ def _fused(setting, options):
     more = {"suite": "fused", "rivals": rivals}
     for shape, norm, dtype in product(((4, 3, 8, 8),) if setting.smoke else LATENTS, ("Linf", "L2"), dtypes):
         yield fused.latent(setting, shape, norm, dtype, **more)
-    for stem, dtype, count in product(((2, 8, 4, 3, 1, 1),) if setting.smoke else STEMS, dtypes, (1, fused.INNER_STEPS)):
+    for stem, dtype, count in product(
+        ((2, 8, 4, 3, 1, 1),) if setting.smoke else STEMS, dtypes, (1, fused.INNER_STEPS)
+    ):
         yield fused.first_layer(setting, stem, dtype, steps=count, layout="channels_last", **more)
     for shape, dtype in product(((2, 4, 4, 4),) if setting.smoke else FEATURES, dtypes):
         yield fused.affine(setting, shape, dtype, **more)

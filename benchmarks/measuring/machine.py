@@ -13,7 +13,19 @@ ROOT = Path(__file__).resolve().parents[2]
 CODE = ("csrc", "sat_kernels", "benchmarks/measuring", "benchmarks/cases", "benchmarks/bench", "setup.py")
 # AMD's generations by family, and by the first model of each; virtual machines tell no more.
 ZEN = {23: {0x00: 1, 0x30: 2}, 25: {0x00: 3, 0x10: 4, 0x20: 3, 0x60: 4}, 26: {0x00: 5}}
-ISA = ("avx2", "fma", "avx512f", "avx512vl", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16", "neon", "asimd", "sve")
+ISA = (
+    "avx2",
+    "fma",
+    "avx512f",
+    "avx512vl",
+    "avx512_bf16",
+    "avx512_vnni",
+    "amx_tile",
+    "amx_bf16",
+    "neon",
+    "asimd",
+    "sve",
+)
 
 
 def version(package: str) -> str:
