@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 
 import torch
-
-import sat_kernels
 from measuring import machine
 from measuring.memory import caches
+
+import sat_kernels
 
 PEERS = ("torchattacks", "foolbox", "autoattack", "triton", "numpy")
 

@@ -5,9 +5,8 @@ import os
 import subprocess
 import sys
 
-import torch
-
 import cases
+import torch
 from cases.setting import Setting
 from measuring.case import Case
 

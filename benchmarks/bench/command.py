@@ -5,13 +5,14 @@ import sys
 from pathlib import Path
 
 EPILOGUE = """\
-What a row means: median, 20 and 80 % quantiles and minimum over rounds in which all sides of a comparison take turns, every other
-round in reverse. noisy: the quantiles are further apart than 20 % of the median. cache: warm, the same buffers in every call; cold,
-buffers that rotate over three times the last cache. percent_of_copy: of the bandwidth of a copy of about that size, as cold and with
-as many threads, measured in the same run. ours_over_side: our median over theirs. kernels, passes, syncs, peak_mb, loss,
-robust_percent are of whole attacks: operators (on a GPU kernels); bytes of tensors that operators other than convolutions read and
-write, over those of the input; values that the host waited for; most bytes of tensors at once, by torch's profiler; mean loss and
-share of images that withstand, at the user's model. Empty: it says nothing there, or could not be seen (what a compiler fuses).
+What a row means: median, 20 and 80 % quantiles and minimum over rounds in which all sides of a comparison take turns,
+every other round in reverse. noisy: the quantiles are further apart than 20 % of the median. cache: warm, the same
+buffers in every call; cold, buffers that rotate over three times the last cache. percent_of_copy: of the bandwidth of
+a copy of about that size, as cold and with as many threads, measured in the same run. ours_over_side: our median over
+theirs. kernels, passes, syncs, peak_mb, loss, robust_percent are of whole attacks: operators (on a GPU kernels); bytes
+of tensors that operators other than convolutions read and write, over those of the input; values that the host waited
+for; most bytes of tensors at once, by torch's profiler; mean loss and share of images that withstand, at the user's
+model. Empty: it says nothing there, or could not be seen (what a compiler fuses).
 
 Called again, it goes on where it was. Files: rows.csv, machine.json.
 """
@@ -22,8 +23,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
     parser = argparse.ArgumentParser(
         prog="sat-kernels bench",
-        description="Measures what the machine can do, every kernel as a share of that, and every rival that is installed, in "
-        "turns. With make: make bench ARGS='--quick'.",
+        description="Measures what the machine can do, every kernel as a share of that, and every rival that is "
+        "installed, in turns. With make: make bench ARGS='--quick'.",
         epilog=EPILOGUE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

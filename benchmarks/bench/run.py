@@ -6,17 +6,17 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator
 
-import torch
-from tqdm import tqdm
-
 import cases
-import sat_kernels
+import torch
 from cases.setting import Setting
 from measuring import machine
 from measuring.case import Case, is_ours
 from measuring.clock import EventClock, HostClock
 from measuring.measure import Rounds, key_of, measure
 from measuring.memory import keep_memory, last_cache, sets_needed
+from tqdm import tqdm
+
+import sat_kernels
 
 from . import about, child
 from .rows import Rows

@@ -3,8 +3,8 @@
 from collections.abc import Collection, Iterator
 
 import torch
-
 from measuring.case import DTYPES, OURS, Case, Side
+
 from sat_kernels import formulas
 from sat_kernels.activations import ACTIVATIONS, Activation
 from sat_kernels.ops.activation import activate
@@ -78,8 +78,9 @@ def activation_case(
         sides["composition"] = composition(row, kind, parameters)
     if "compiled" in rivals and kind != "parameter_backward":
         sides["torch.compile"] = inductor(setting, row, kind, parameters)
-    case = Case(suite, name, kind, dtype, shape, buffers, sides, layout="channels_last" if channels_last else "contiguous",
-                cold=cold, threads=threads, tolerance=2e-2 if dtype != "float32" else 1e-5)  # fmt: skip
+    how = {"cold": cold, "threads": threads, "tolerance": 1e-5 if dtype == "float32" else 2e-2}
+    layout = "channels_last" if channels_last else "contiguous"
+    case = Case(suite, name, kind, dtype, shape, buffers, sides, layout=layout, **how)
     # Of one element it would say how long launches take.
     return case.having(moved=(reads + writes) * case.size if shape != (1,) else 0)
 

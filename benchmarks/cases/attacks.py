@@ -1,4 +1,4 @@
-"""Whole attacks on briefly trained networks with SiLU, batch 32, all threads: PGD-10, APGD-10, an iteration of TRADES-10.
+"""Whole attacks on networks with SiLU, batch 32, all threads: PGD-10, APGD-10, an iteration of TRADES-10.
 
 The same model, images, radius, step size, number of steps and precision for all. Every side has a copy of the model.
 """
@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
-
 from measuring.case import OURS, Case, Side
+
 from sat_kernels import attacks
 
 from . import models, peers

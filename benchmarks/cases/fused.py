@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterator
 
 import torch
 import torch.nn.functional as F
-
 from measuring.case import DTYPES, OURS, Case, Side
+
 from sat_kernels import ops
 
 from .setting import ALPHA, EPS, Setting, compiled_once, compiled_side, norms
@@ -30,6 +30,8 @@ def suite(setting: Setting) -> Iterator[Case]:
     dtypes = ("float32", "bfloat16") if setting.at_least("default") else ("float32",)
     compilers = ("compiled",) if setting.level == "full" else ()
     shape = (4, 48) if setting.smoke else LATENT
+    for dtype in dtypes:
+        yield perturbed(setting, shape, dtype)
     for norm, dtype in itertools.product(("Linf", "L2"), dtypes):
         yield latent(setting, shape, norm, dtype, rivals=compilers, cold=True)
     stem = (2, 8, 4, 3, 1, 1) if setting.smoke else STEM
@@ -43,6 +45,24 @@ def suite(setting: Setting) -> Iterator[Case]:
 
 def tolerance(dtype: str) -> float:
     return 2e-2 if dtype != "float32" else 1e-5
+
+
+def perturbed(setting: Setting, shape, dtype: str) -> Case:
+    """f(z + delta), forward."""
+    kind = DTYPES[dtype]
+
+    def buffers(i):
+        torch.manual_seed(i)
+        z = torch.randn(shape, device=setting.device).to(kind)
+        return z, torch.empty(shape, device=setting.device).uniform_(-EPS, EPS)
+
+    sides = {
+        OURS: Side(lambda z, delta: lambda: ops.act_perturbed(z, delta, "silu")),
+        "eager": Side(lambda z, delta: lambda: F.silu(z + delta, inplace=True).to(kind)),
+    }
+    moved = (2 * kind.itemsize + 4) * math.prod(shape)
+    return Case("fused", "act_perturbed", "forward", dtype, tuple(shape), buffers, sides, moved, cold=True,
+                tolerance=tolerance(dtype))  # fmt: skip
 
 
 def latent(setting: Setting, shape, norm, dtype, *, suite="fused", rivals=(), cold: bool = False) -> Case:
@@ -102,9 +122,9 @@ def first_layer(
 ) -> Case:
     """Step(s) of x_adv through convolution and SiLU alone, for a fixed gradient p behind them.
 
-    z, of the forward pass: "computed" from x_adv, or "saved", for one step. rivals: "compiled"; "other layout", in which every
-    side then is, too. On a GPU cuDNN's convolutions in the gradient's number type (for float32 TF32, as torch chooses),
-    against float32 sums of ours.
+    z, of the forward pass: "computed" from x_adv, or "saved", for one step. rivals: "compiled"; "other layout", in
+    which every side then is, too. On a GPU cuDNN's convolutions in the gradient's number type (for float32 TF32, as
+    torch chooses), against float32 sums of ours.
     """
     batch, side, filters, kernel, stride, padding = stem
     kind = DTYPES[dtype]
@@ -212,8 +232,11 @@ def first_layer_forward(setting: Setting, stem) -> Case:
         "eager, channels_last": channels_last(eager),
     }
     features = batch * filters * ((side + 2 * padding - kernel) // stride + 1) ** 2
-    return Case("fused", f"conv_act, {filters} filters {kernel}x{kernel}", "forward", "float32", (batch, 3, side, side),
-                buffers, sides, 4 * (features + batch * 3 * side * side), 2 * features * 3 * kernel * kernel)  # fmt: skip
+    name, shape = f"conv_act, {filters} filters {kernel}x{kernel}", (batch, 3, side, side)
+    moved = 4 * (features + batch * 3 * side * side)
+    return Case(
+        "fused", name, "forward", "float32", shape, buffers, sides, moved, flops=2 * features * 3 * kernel * kernel
+    )
 
 
 def affine(setting: Setting, shape, dtype: str, *, suite="fused", rivals=(), cold: bool = False) -> Case:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
-
 from measuring.case import DTYPES, Case, Side
 from measuring.memory import last_cache
 
@@ -72,8 +71,9 @@ def convolution(setting: Setting, geometry, dtype: str) -> Case:
     sides = {"torch": Side(lambda x, weight: lambda: call(x, weight))}
     pixels = batch * side**2
     moved = (pixels * (channels + filters) + 9 * channels * filters) * DTYPES[dtype].itemsize
-    return Case("limits", f"convolution 3x3, {filters} filters", "forward", dtype, (batch, channels, side, side), buffers,
-                sides, moved, 2 * 9 * pixels * channels * filters, "channels_last")  # fmt: skip
+    name, shape = f"convolution 3x3, {filters} filters", (batch, channels, side, side)
+    flops = 2 * 9 * pixels * channels * filters
+    return Case("limits", name, "forward", dtype, shape, buffers, sides, moved, flops, "channels_last")
 
 
 def launches(setting: Setting) -> Iterator[Case]:

@@ -6,8 +6,8 @@
 from collections.abc import Iterator
 
 import torch
-
 from measuring.case import DTYPES, OURS, Case, Side
+
 from sat_kernels.ops import pgd_step_
 
 from .setting import ALPHA, EPS, Setting, compiled_side, images

@@ -2,16 +2,16 @@
 
 "sat_kernels": ``attack_loss_and_grad``, as in PGD; "sat_kernels, autograd": ``attack_loss``, as in training.
 
-Expected of cross-entropy at 1,000 classes: 0.9 us per row on a core (a pass for the largest logit, one for exponentials,
-one for the gradient), where eager's three kernels take 3; batch 128 also has 45 us of calls.
+Expected of cross-entropy at 1,000 classes: 0.9 us per row on a core (a pass for the largest logit, one for
+exponentials, one for the gradient), where eager's three kernels take 3; batch 128 also has 45 us of calls.
 """
 
 from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
-
 from measuring.case import DTYPES, OURS, Case, Side
+
 from sat_kernels.ops import attack_loss, attack_loss_and_grad
 
 from .setting import Setting, compiled_once

@@ -1,8 +1,8 @@
 """Networks that whole attacks run on, and images that they are attacked with.
 
-Digits of 8x8 pixels, enlarged to 3x32x32: real images, that come without a download. Networks are random but for their last layer,
-which is fitted to the images: seconds, where training would take as long as the measurements, and an attack has something to do
-against. Robust accuracies are for comparing attacks, and say nothing about training.
+Digits of 8x8 pixels, enlarged to 3x32x32: real images, that come without a download. Networks are random but for their
+last layer, which is fitted to the images: seconds, where training would take as long as the measurements, and an
+attack has something to do against. Robust accuracies are for comparing attacks, and say nothing about training.
 """
 
 import functools
@@ -79,7 +79,7 @@ def _state(architecture: Architecture, activation: str, device: torch.device) ->
     mean = features.mean(0)
     centred, targets = features - mean, F.one_hot(labels, CLASSES).double() - 1 / CLASSES
     covariance = centred.T @ centred
-    ridge = covariance.diagonal().mean() * torch.eye(len(mean), dtype=torch.float64, device=device)
+    ridge = covariance.trace() / 32 * torch.eye(len(mean), dtype=torch.float64, device=device)
     weight = torch.linalg.solve(covariance + ridge, centred.T @ targets).T
     logits = centred @ weight.T
     # As sure of itself as fits the images best.

@@ -1,4 +1,5 @@
-"""What a call costs on the host: one element, on the device, the host's time only. And what a compiler makes of modules.
+"""What a call costs on the host: one element, on the device, the host's time only. And what a compiler makes of
+modules.
 
 Aims relative to torch.nn.SiLU: 2.5 without grad, 3.5 with, 2.0 forward and backward.
 """
@@ -6,8 +7,8 @@ Aims relative to torch.nn.SiLU: 2.5 without grad, 3.5 with, 2.0 forward and back
 from collections.abc import Iterator
 
 import torch
-
 from measuring.case import OURS, Case, Side
+
 from sat_kernels import nn
 from sat_kernels.ops import pgd_step_
 

@@ -1,7 +1,8 @@
-"""Whole attacks: ours, those of other libraries, and what can be done in PyTorch alone. One recipe for all: PGD in Linf.
+"""Whole attacks: ours, those of other libraries, and what can be done in PyTorch alone. One recipe for all: PGD in
+Linf.
 
-``make(model, recipe, setting)`` gives ``attack(x, y)``, whose result is x_adv. In bf16 other libraries run under autocast, which
-is how their users have it.
+``make(model, recipe, setting)`` gives ``attack(x, y)``, whose result is x_adv. In bf16 other libraries run under
+autocast, which is how their users have it.
 """
 
 import contextlib
@@ -16,16 +17,18 @@ from torch import Tensor
 
 from sat_kernels import attacks
 
-from .setting import ALPHA, EPS, Setting, compiled
+from .setting import Setting, compiled
 
 Attack = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Recipe:
+    """eps: one that a quarter of the images withstand, for attacks to differ."""
+
     steps: int = 10
-    eps: float = EPS
-    alpha: float = ALPHA
+    eps: float = 4 / 255
+    alpha: float = 1 / 255
     random_start: bool = True
     dtype: str = "float32"
 
@@ -128,7 +131,8 @@ def walk(gradient, move, x: Tensor, target: Tensor, recipe: Recipe) -> Tensor:
 
 
 def eager(model, recipe: Recipe, setting: Setting, loss=cross_entropy) -> Attack:
-    """Done right in plain PyTorch: ``autograd.grad`` for the input alone, bounds made once, TRADES' clean logits, too."""
+    """Done right in plain PyTorch: ``autograd.grad`` for the input alone, bounds made once, TRADES' clean logits,
+    too."""
 
     def gradient(x_adv, target):
         return torch.autograd.grad(loss(model(x_adv), target), x_adv)[0]
@@ -144,8 +148,8 @@ def eager(model, recipe: Recipe, setting: Setting, loss=cross_entropy) -> Attack
 
 
 class Compiled:
-    """The strongest form that we know without other kernels: a frozen copy in channels_last, whose weights are read anew at
-    every call; its loss and the step compiled. In bf16 convolutions and products are, without autocast."""
+    """The strongest form that we know without other kernels: a frozen copy in channels_last, whose weights are read
+    anew at every call; its loss and the step compiled. In bf16 convolutions and products are, without autocast."""
 
     def __init__(self, model, dtype: str, setting: Setting, loss=cross_entropy):
         self.model, self.loss = model, loss

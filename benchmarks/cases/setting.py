@@ -5,14 +5,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from measuring.case import Call, Side
 from torch import Tensor
 
-from measuring.case import Call, Side
 from sat_kernels.attacks.engine import has_bf16
 
 LEVELS = ("smoke", "quick", "default", "full")
 EPS, ALPHA = 8 / 255, 2 / 255
 MIB = 1 << 20
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Setting:
     compiler: the back end of torch.compile.
     """
 
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
     level: str = "default"
     compiler: str = "inductor"
 

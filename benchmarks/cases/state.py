@@ -1,8 +1,8 @@
 """APGD's bookkeeping, against torch.where, without a look at any value."""
 
 import torch
-
 from measuring.case import OURS, Case, Side
+
 from sat_kernels.ops import APGDState, apgd_update_
 
 from .setting import EPS, Setting

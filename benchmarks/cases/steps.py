@@ -1,15 +1,15 @@
 """Steps in other norms, momentum, APGD, projections, starts and state, float32, each against its eager form.
 
-"eager" is the shortest form in place. "AutoAttack's algorithm": that of arXiv 2103.01208 in torch's operators, as AutoAttack
-has it: breakpoints sorted, slopes cumulated, a bisection.
+"eager" is the shortest form in place. "AutoAttack's algorithm": that of arXiv 2103.01208 in torch's operators, as
+AutoAttack has it: breakpoints sorted, slopes cumulated, a bisection.
 """
 
 import math
 from collections.abc import Iterator
 
 import torch
-
 from measuring.case import OURS, Case, Side
+
 from sat_kernels import ops
 
 from .setting import Setting, images, norms

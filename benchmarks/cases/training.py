@@ -1,12 +1,13 @@
 """What a smooth activation costs in adversarial training: one iteration, against the same with ReLU in place.
 
-A side's name is the activation, whose module, and how: "eager", PyTorch's own operators and a plain PGD by ``autograd.grad``;
-"torch.compile", where the attack runs on a compiled frozen copy and the training step is compiled, too; "sat_kernels attack",
-ours. What a smooth activation costs is a row over the ReLU row with the same how, time or memory. "eager" with our module shows
-the activation alone: nothing else differs. No row of one how over ReLU of another says anything about activations.
+A side's name is the activation, whose module, and how: "eager", PyTorch's own operators and a plain PGD by
+``autograd.grad``; "torch.compile", where the attack runs on a compiled frozen copy and the training step is compiled,
+too; "sat_kernels attack", ours. What a smooth activation costs is a row over the ReLU row with the same how, time or
+memory. "eager" with our module shows the activation alone: nothing else differs. No row of one how over ReLU of
+another says anything about activations.
 
-Attack, forward and backward pass, the optimiser's step; eval mode in the attack, training mode after it. The learning rate is 0: the
-same arithmetic, and every round has the same model.
+Attack, forward and backward pass, the optimiser's step; eval mode in the attack, training mode after it. The learning
+rate is 0: the same arithmetic, and every round has the same model.
 """
 
 import functools
@@ -14,19 +15,19 @@ from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
-
 from measuring.case import OURS, Case, Side
+
 from sat_kernels import attacks
 
 from . import models, peers
 from .attacks import BETA
 from .peers import Recipe
-from .setting import EPS, Setting, compiled, number_types
+from .setting import Setting, compiled, number_types
 
 ACTIVATIONS = ("silu", "gelu", "softplus", "elu", "mish", "smooth_relu", "squareplus")
 COMPILED = ("silu", "gelu", "smooth_relu")
 # As single steps are taken (arXiv 2001.03994).
-METHODS = {"PGD-1": Recipe(1, alpha=1.25 * EPS), "PGD-10": Recipe(10), "TRADES-10": Recipe(10)}
+METHODS = {"PGD-1": Recipe(1, alpha=1.25 * Recipe.eps), "PGD-10": Recipe(10), "TRADES-10": Recipe(10)}
 HOWS = ("eager", "torch.compile", f"{OURS} attack")
 
 

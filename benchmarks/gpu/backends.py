@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
-
 from measuring.case import Case
-from measuring.measure import COPY, compare as compare_rows, figures, key_of
+from measuring.measure import COPY, figures, key_of
+from measuring.measure import compare as compare_rows
 
 from .rows import Rows, mib_of
 

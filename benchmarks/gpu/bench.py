@@ -1,9 +1,9 @@
 """python -m gpu.bench SUITE --output rows.jsonl: one suite of comparisons; prints a line and writes a row for each.
 
-Time is that of CUDA graphs between events (measuring/clock.py), median with 20 and 80 % quantiles over rounds in which the
-sides take turns. Buffers rotate over three times the L2 cache. Bytes per element of size s: forward 2s, backward 3s, double
-backward 5s, Linf step 12 + that of the gradient; GB/s are those over the median, and percent are of torch's own copy of
-a tensor of that size in the same rounds. The cases are those of `make bench`, at sizes of a GPU.
+Time is that of CUDA graphs between events (measuring/clock.py), median with 20 and 80 % quantiles over rounds in which
+the sides take turns. Buffers rotate over three times the L2 cache. Bytes per element of size s: forward 2s, backward
+3s, double backward 5s, Linf step 12 + that of the gradient; GB/s are those over the median, and percent are of torch's
+own copy of a tensor of that size in the same rounds. The cases are those of `make bench`, at sizes of a GPU.
 
 --device cpu --smoke runs every line but the CUDA clock, on small tensors and without a compiler's back end.
 """
@@ -14,13 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-
 from bench.run import fits
 from cases.setting import Setting
 from measuring.case import OURS, Case
 from measuring.clock import EventClock, HostClock
 from measuring.measure import Rounds, measure, with_copy
 from measuring.memory import last_cache
+
 from sat_kernels._extension import backend as chosen
 
 from . import backends

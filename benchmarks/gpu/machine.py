@@ -54,7 +54,7 @@ def facts() -> dict:
         "triton": version("triton"),
         "nvcc": nvcc(),
         "compute_sanitizer": shutil.which("compute-sanitizer", path=tool_path()) or "",
-        "python": platform.pythonversion(),
+        "python": platform.python_version(),
         "commit": os.environ.get("SAT_KERNELS_COMMIT") or commit(),
         # Figures of another state are not to be mixed with these.
         "sources": fingerprint(SOURCES),

@@ -8,6 +8,7 @@ from itertools import chain, product
 from cases import activations, fused, linf, losses, overhead, steps
 from cases.setting import MIB, Setting
 from measuring.case import DTYPES, Case
+
 from sat_kernels.activations import ACTIVATIONS
 
 PASSES, TYPES = ("forward", "backward"), tuple(DTYPES)

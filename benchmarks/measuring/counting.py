@@ -23,7 +23,8 @@ class Counts:
 
 
 class Counter(TorchDispatchMode):
-    """Counts operators, but views and allocations; bytes of the tensors that those other than convolutions read or write.
+    """Counts operators, but views and allocations; bytes of the tensors that those other than convolutions read or
+    write.
 
     A tensor that is changed in place counts as read and as written. Our operators count as one each, as ATen's do.
     """
@@ -64,7 +65,7 @@ def _bytes(tree) -> int:
 def count(call) -> tuple[Counts, object]:
     """Of one call, and its result."""
     # Under a mode our functions leave plain formulas, for tracers to see; here they are to do what they always do.
-    with mock.patch.object(activation, "_dispatch_modes", lambda: 0), Counter() as counter:
+    with mock.patch.object(activation, "_dispatch_modes", return_value=0), Counter() as counter:
         result = call()
     return counter.counts, result
 

@@ -74,7 +74,8 @@ def measure(
 
 
 def take_turns(prepared: dict[str, Prepared], clock, rounds: Rounds, on_step=lambda side: None) -> dict[str, list]:
-    """Seconds of every side in every round; every other round in reverse, so that nobody always comes after the same."""
+    """Seconds of every side in every round; every other round in reverse, so that nobody always comes after the
+    same."""
     samples: dict[str, list[float]] = {name: [] for name in prepared}
     started, collecting = time.monotonic(), gc.isenabled()
     gc.disable()

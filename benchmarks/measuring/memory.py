@@ -53,8 +53,8 @@ def sets_needed(moved: int, cache: int) -> int:
 def peak_bytes(call, device: torch.device) -> int:
     """Bytes of tensors that ``call`` has allocated at once, at most, beside what there was before it.
 
-    On a CPU from the events of torch's profiler, which its allocator reports: also what compiled code allocates, but not
-    what a library does on its own (oneDNN's scratch).
+    On a CPU from the events of torch's profiler, which its allocator reports: also what compiled code allocates, but
+    not what a library does on its own (oneDNN's scratch).
     """
     if device.type == "cuda":
         torch.cuda.synchronize()

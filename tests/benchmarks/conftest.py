@@ -8,11 +8,11 @@ import pytest
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
-from measuring.case import Case, Side
+from measuring.case import Case, Side  # noqa: E402
 
 
 class Recorder:
-    """A clock that notes the order of what it is asked, and makes up times: 2, 4 and 1 us, times the number of the round."""
+    """A clock that notes what it is asked, and makes up times: 2, 4 and 1 us, times the number of the round."""
 
     fewest, plain, least = 1, "made up", 0.0
 

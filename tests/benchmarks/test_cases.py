@@ -19,7 +19,8 @@ from sat_kernels.activations import ACTIVATIONS
 pytestmark = pytest.mark.skipif(extension is None, reason="the extension is not built")
 SMOKE = Setting(level="smoke", compiler="aot_eager")
 SMALL = {f"{case.suite}: {case}": case for suite in cases.SUITES for case in cases.cases(suite, SMOKE)}
-# Sides that return something else: "the limit" and another generator's start, by their names; best points of other steps.
+# Sides that return something else: "the limit" and another generator's start, by their names; best points of other
+# steps.
 OTHERS = {"addcmul (the limit)", "torch's generator", "AutoAttack's APGD"}
 
 
