@@ -29,7 +29,8 @@ help:
 	@echo "make stress           the perturbation operators on 10,000 random cases each: half an hour"
 	@echo "make test-cuda-build  without a GPU: the CUDA build, and one binary under several releases of torch; needs nvcc,"
 	@echo "                      downloads 8 GB"
-	@echo "make bench            benchmarks against PyTorch, with ratios"
+	@echo "make bench            limits, kernels, attacks, training, beside PyTorch and other libraries: 15 minutes on 2 cores,"
+	@echo "                      goes on where it was; ARGS=--quick 2 minutes, --full all of it, --help tells more"
 	@echo "make gpu-check        on a GPU, offline: build, tests, benchmarks; one report in $(GPU_CHECK). ARGS=--help tells more"
 	@echo "make lint             ruff"
 
@@ -43,7 +44,7 @@ stress: $(VENV)/installed
 	SAT_KERNELS_STRESS=1 $(BIN)/pytest --timeout=0 tests/stress
 
 bench: $(VENV)/installed
-	$(BIN)/sat-kernels bench
+	$(BIN)/sat-kernels bench $(ARGS)
 
 # With the Python that is there: GPU machines are often offline, and their torch is chosen with care.
 gpu-check:

@@ -1,27 +1,22 @@
-"""Prints, per group of benchmarks, how the others compare with ours."""
+"""Options of `pytest benchmarks`, and a table of how the others compare with ours."""
 
-import warnings
+import sys
+from pathlib import Path
 
-import pytest
-import torch
+sys.path.insert(0, str(Path(__file__).parent))
+
+from cases.setting import LEVELS
+from measuring.case import OURS
+from measuring.memory import keep_memory
 
 
 def pytest_addoption(parser):
-    parser.addoption("--threads", type=int, default=1, help="torch threads of the in-cache benchmarks (default 1)")
-
-
-@pytest.fixture(autouse=True)
-def _threads(request):
-    before = torch.get_num_threads()
-    if "all_threads" not in request.keywords:
-        torch.set_num_threads(request.config.getoption("--threads"))
-    yield
-    torch.set_num_threads(before)
+    parser.addoption("--threads", type=int, help="torch threads, where a case says nothing else (default: torch's own)")
+    parser.addoption("--level", choices=LEVELS, default="default", help="how much is measured (default: default)")
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "all_threads: runs with torch's default number of threads")
-    warnings.filterwarnings("ignore", category=FutureWarning)
+    keep_memory()
 
 
 def pytest_terminal_summary(terminalreporter, config):
@@ -30,13 +25,10 @@ def pytest_terminal_summary(terminalreporter, config):
         return
     groups: dict[str, dict[str, float]] = {}
     for bench in session.benchmarks:
-        groups.setdefault(bench.group, {})[bench.params["rival"]] = bench.stats.median
+        groups.setdefault(bench.group, {})[bench.params["side"]] = bench.stats.median
     terminalreporter.section("median time relative to sat_kernels (above 1: slower than ours)")
-    rivals = sorted({name for group in groups.values() for name in group} - {"sat_kernels"})
-    terminalreporter.write_line(f"{'':44}{'ours':>11}" + "".join(f"{name:>16}" for name in rivals))
     for group, times in groups.items():
-        ours = times.get("sat_kernels")
-        if ours is None:
-            continue
-        cells = "".join(f"{times[r] / ours:>15.2f}x" if r in times else f"{'-':>16}" for r in rivals)
-        terminalreporter.write_line(f"{group:44}{ours * 1e6:>8.1f} us{cells}")
+        if OURS in times:
+            ours = times.pop(OURS)
+            others = ", ".join(f"{side} {time / ours:.2f}" for side, time in times.items())
+            terminalreporter.write_line(f"{group}: {ours * 1e6:.1f} us; {others}")

@@ -21,7 +21,7 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests" / "support"), str(ROOT / "benchmarks")]
 
-from test_activations import EAGER  # noqa: E402
+from cases.compositions import COMPOSITIONS  # noqa: E402
 from textbook import KINKED, exact, ulps  # noqa: E402
 
 from sat_kernels.activations import ACTIVATIONS  # noqa: E402
@@ -57,7 +57,7 @@ def ours(row, x):
 
 
 def theirs(row, x):
-    return EAGER.get(row.name, row.reference)(x, *numbers_of(row))
+    return COMPOSITIONS.get(row.name, row.reference)(x, *numbers_of(row))
 
 
 def orders(function, row, x):
@@ -124,7 +124,7 @@ def limits(row, function):
 
 
 def table(row, count):
-    rival = "eager" if row.name in EAGER else "torch"
+    rival = "eager" if row.name in COMPOSITIONS else "torch"
     lines = [HEADER.format(rival=rival)]
     for dtype in DTYPES:
         cells = "|".join(f"{v:.2g}" for v in errors(row, dtype, count, (ours, theirs)))
@@ -137,7 +137,7 @@ def table(row, count):
 
 def plain_table(count):
     lines = [PLAIN_HEADER]
-    for name in EAGER:
+    for name in COMPOSITIONS:
         cells = "|".join(f"{v:.2g}" for v in errors(ACTIVATIONS[name], torch.float32, count, (ours, plain)))
         lines.append(f"|{name}|{cells}|")
     return "\n".join(lines)

@@ -1,6 +1,5 @@
 """The command ``sat-kernels``."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ commands:
   train                 adversarial training; goes on where an earlier run was cut off
   evaluate CHECKPOINT   clean and robust accuracy of a checkpoint on its held-out images
   compare               the demo: ReLU and smooth activations side by side, as a table and a plot
-  bench                 the benchmarks (from a source tree); arguments go to pytest
+  bench                 limits, kernels, attacks and training, measured beside others (from a source tree)
 
 sat-kernels COMMAND --help lists a command's settings.
 """
@@ -178,10 +177,15 @@ def _compare(arguments: list[str]) -> int:
 def _bench(arguments: list[str]) -> int:
     if not Path("benchmarks").is_dir():
         return _fail("no folder 'benchmarks' here: the benchmarks come with the source tree; run this in its root")
-    # glibc maps every large tensor afresh by default: without these a benchmark measures page faults.
-    warm = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
-    command = [sys.executable, "-m", "pytest", "benchmarks", "--benchmark-only", "--benchmark-disable-gc", *arguments]
-    return subprocess.run(command, env={**warm, **os.environ}, check=False).returncode
+    import sklearn  # noqa: F401 - what it brings is said at once, not after minutes
+    import tqdm  # noqa: F401
+
+    process = subprocess.Popen([sys.executable, "benchmarks", *arguments])
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:  # it has got that, too, and says how to go on
+            continue
 
 
 _COMMANDS = {"info": _info, "train": _train, "evaluate": _evaluate, "compare": _compare, "bench": _bench}

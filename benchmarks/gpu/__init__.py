@@ -4,6 +4,6 @@ steps.py      the steps, most important first
 runner.py     runs them: resumable, each within its limit
 machine.py    what is here: GPU, driver, versions
 report.py     report.md, report.json, rows.csv
-bench.py      the benchmarks: suites of comparisons, whose sides are in sides.py and step.py
-clock.py      how time is taken; measure.py  how comparisons are made
+bench.py      the benchmarks: suites.py says of what, ../cases how, ../measuring how long it takes; rows.py  rows.jsonl
+backends.py   the CUDA kernels against Triton's
 """

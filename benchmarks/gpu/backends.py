@@ -4,16 +4,19 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
+from measuring.case import Case
+from measuring.measure import COPY, figures, key_of
+from measuring.measure import compare as compare_rows
 
-from .measure import COPY, Case, Rows, finish, measure, row_of
+from .rows import Rows, mib_of
 
 SAMPLES_PER_TURN = 3
 
 
-def serve(cases: Iterable[Case], clock, device: torch.device) -> int:
+def serve(cases: Iterable[Case], measured: Callable[[Case, int], list[dict]]) -> int:
     """Makes one turn of one case for each line of standard input, whose cases come in the order of ``cases``.
 
     A line is the number of the case; the answer, a line too, is seconds by side.
@@ -23,7 +26,7 @@ def serve(cases: Iterable[Case], clock, device: torch.device) -> int:
     for line in sys.stdin:
         while number < int(line):
             number, case = next(made)
-        found = measure(case, clock, device, SAMPLES_PER_TURN)
+        found = measured(case, SAMPLES_PER_TURN)
         for row in found:
             if "error" in row:
                 print(json.dumps({"error": row["error"]}), flush=True)
@@ -53,9 +56,16 @@ def compare(rows: Rows, cases: Iterable[Case], device: torch.device, rounds: int
                         continue
                     seconds[COPY].append(answer.pop(COPY))
                     seconds[name] += answer.values()
-            found = [row_of(case, name, "turns", values) for name, values in seconds.items() if values]
-            finish(found, names[0])
-            found += [{**case.key, "side": name, "timed": "", "error": error} for name, error in errors.items()]
+            key = {**key_of(case), "mib": mib_of(case)}
+            sides = {name: case.sides[COPY if name == COPY else next(iter(case.sides))] for name in seconds}
+            turns = case.having(sides=sides)
+            found = [
+                {**key, "side": name, **figures(turns, name, "turns", values)}
+                for name, values in seconds.items()
+                if values
+            ]
+            compare_rows(found, names[0])
+            found += [rows.failure(case, name, error) for name, error in errors.items()]
             failed += bool(errors)
             rows.add(found)
             print(json.dumps(found), flush=True)

@@ -1,7 +1,5 @@
 """What is here: GPU, driver, versions, tools. `python -m gpu.machine` prints what takes torch to find out."""
 
-import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -11,8 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from measuring.machine import CODE, ROOT, commit, fingerprint, version
+
 OLDEST_TORCH = (2, 11)
+# What is built, tested and run.
+SOURCES = (*CODE, "benchmarks/gpu", "tests/gpu", "tests/support")
 
 
 def cuda_home() -> str:
@@ -36,32 +37,6 @@ def nvcc() -> str:
     return found.group(1) if found else ""
 
 
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
-
-
-def _sources() -> str:
-    """A fingerprint of what is built, tested and run: figures of another state are not to be mixed with these."""
-    digest = hashlib.sha256()
-    for folder in ("csrc", "sat_kernels", "tests/gpu", "tests/support", "benchmarks/gpu", "setup.py"):
-        path = ROOT / folder
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.suffix in (".py", ".cpp", ".h", ".cu", ".cuh"):
-                digest.update(str(file.relative_to(ROOT)).encode() + file.read_bytes())
-    return digest.hexdigest()[:12]
-
-
-def _commit() -> str:
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
-    except FileNotFoundError:
-        return ""
-
-
 def _driver() -> str:
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
@@ -75,24 +50,25 @@ def facts() -> dict:
     found = {
         "gpu": "",
         "driver": _driver(),
-        "torch": _version("torch"),
-        "triton": _version("triton"),
+        "torch": version("torch"),
+        "triton": version("triton"),
         "nvcc": nvcc(),
         "compute_sanitizer": shutil.which("compute-sanitizer", path=tool_path()) or "",
         "python": platform.python_version(),
-        "commit": os.environ.get("SAT_KERNELS_COMMIT") or _commit(),
-        "sources": _sources(),
+        "commit": os.environ.get("SAT_KERNELS_COMMIT") or commit(),
+        # Figures of another state are not to be mixed with these.
+        "sources": fingerprint(SOURCES),
     }
     oldest = ".".join(map(str, OLDEST_TORCH))
     if not found["torch"]:
         return {**found, "problem": f"torch is not installed for {sys.executable}: expected torch >= {oldest}"}
     if tuple(int(part) for part in found["torch"].split(".")[:2]) < OLDEST_TORCH:
         return {**found, "problem": f"torch {found['torch']} is too old: expected torch >= {oldest}"}
-    missing = [name for name in ("pytest", "mpmath", "pybind11", "setuptools") if not _version(name)]
+    missing = [name for name in ("pytest", "mpmath", "pybind11", "setuptools") if not version(name)]
     if missing:
         return {**found, "problem": f"{', '.join(missing)} not installed for {sys.executable}"}
-    if int(_version("setuptools").split(".")[0]) < 77:
-        return {**found, "problem": f"setuptools {_version('setuptools')} is too old: expected setuptools >= 77"}
+    if int(version("setuptools").split(".")[0]) < 77:
+        return {**found, "problem": f"setuptools {version('setuptools')} is too old: expected setuptools >= 77"}
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "benchmarks")}
     command = [sys.executable, "-m", "gpu.machine"]
     told = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)

@@ -27,8 +27,22 @@ BIG_MIB = 256
 # In a comparison each side is a row; ours is called by its backend.
 OURS = ("cuda", "triton", "cpu")
 MACHINE = ("gpu", "driver", "torch", "cuda", "triton", "nvcc", "python", "commit", "sources")
-COLUMNS = ("gpu", "torch", "commit", "suite", "case", "pass", "dtype", "mib", "side", "timed", "median_us", "low_us")
-COLUMNS += ("high_us", "gb_per_s", "percent_of_copy", "ours_over_side", "error")
+COLUMNS = (
+    "gpu",
+    "torch",
+    "commit",
+    "suite",
+    "case",
+    "pass",
+    "dtype",
+    "shape",
+    "layout",
+    "mib",
+    "side",
+    "timed",
+    "median_us",
+)
+COLUMNS += ("low_us", "high_us", "gb_per_s", "percent_of_copy", "ours_over_side", "error")
 
 
 def write(folder: Path, facts: dict, steps: Sequence[Step], results: dict) -> None:
@@ -131,7 +145,7 @@ def missed(rows: Iterable[dict]) -> list[str]:
         aim = INSTRUCTION_BOUND.get((row["case"], row["pass"]), SHARE) if "16" in row["dtype"] else SHARE
         if is_ours(row) and share and row["mib"] >= BIG_MIB and share < aim:
             found.append((aim / share, f"{what}: {row['side']} has {share:.1f} % of copy bandwidth, aim {aim:.0f}"))
-        if row["side"] in ("aten", "inductor") and ratio and ratio > RATIO:
+        if row["side"] in ("aten", "torch.compile") and ratio and ratio > RATIO:
             found.append((ratio, f"{what}: {ratio:.2f} times the time of {row['side']}"))
     return [text for _, text in sorted(found, reverse=True)]
 
@@ -194,11 +208,12 @@ def _table(rows: list[dict]) -> Iterable[str]:
     """A line for each comparison, a column for each side: time, and for ours what it comes to."""
     sides = list(dict.fromkeys(row["side"] for row in rows))
     yield "Median us (20 to 80 %), GB/s, % of copy; x: our time over theirs. Bold: an aim is missed.\n"
-    yield "|" + "|".join(["case", "pass", "dtype", "MiB", "timed", *sides]) + "|"
-    yield "|-" * (5 + len(sides)) + "|"
+    yield "|" + "|".join(["case", "pass", "dtype", "shape", "MiB", "timed", *sides]) + "|"
+    yield "|-" * (6 + len(sides)) + "|"
     groups: dict[tuple, dict[str, dict]] = {}
     for row in rows:
-        groups.setdefault((row["case"], row["pass"], row["dtype"], f"{row['mib']:g}"), {})[row["side"]] = row
+        shape = " ".join([row["shape"], *(part for part in [row["layout"]] if part != "contiguous")])
+        groups.setdefault((row["case"], row["pass"], row["dtype"], shape, f"{row['mib']:g}"), {})[row["side"]] = row
     for group, found in groups.items():
         timed = "/".join(dict.fromkeys(row["timed"] for row in found.values()))
         yield "|" + "|".join([*group, timed, *(_cell(found.get(side)) for side in sides)]) + "|"

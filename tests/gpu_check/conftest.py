@@ -1,4 +1,4 @@
-"""Makes the package ``gpu`` of benchmarks importable."""
+"""Makes what is in benchmarks/ importable."""
 
 import sys
 from pathlib import Path

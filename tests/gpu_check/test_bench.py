@@ -9,17 +9,19 @@ import time
 
 import pytest
 import torch
-from gpu import bench, build, machine, measure, sides, step
-from gpu.clock import EventClock, HostClock
-from gpu.machine import ROOT
-from gpu.measure import Case, Side
+from cases.setting import Setting
+from gpu import bench, build, machine, suites
+from gpu.rows import Rows
+from measuring.case import Case
+from measuring.clock import EventClock, HostClock
+from measuring.machine import ROOT
+from measuring.measure import key_of
 
 from sat_kernels._extension import extension
 from sat_kernels.activations import ACTIVATIONS
 
 pytestmark = pytest.mark.skipif(extension is None, reason="the extension is not built")
 BENCHMARKS = ROOT / "benchmarks"
-CPU = torch.device("cpu")
 SUITES = {
     "bandwidth": ("--dtypes", "bfloat16"),
     "step": (),
@@ -56,13 +58,13 @@ def run(suite, output, *arguments):
 
 @pytest.mark.parametrize("suite", SUITES)
 def test_every_suite(suite, tmp_path):
-    assert set(SUITES) == set(bench.SUITES)
+    assert set(SUITES) == {*bench.SUITES, "backends"}
     result, rows = run(suite, tmp_path / "rows.jsonl", *SUITES[suite])
     assert result.returncode == 0, result.stdout + result.stderr
     assert not [row for row in rows if "error" in row]
     names = {row["case"] for row in rows}
     if suite == "bandwidth":
-        assert names == {*ACTIVATIONS, "pgd_step_linf"}
+        assert names == {*ACTIVATIONS, "pgd_step_ Linf"}
         assert {row["case"] for row in rows if row["side"] == "aten"} == {
             *("silu", "gelu", "gelu_tanh", "softplus", "elu", "celu", "mish")
         }
@@ -71,12 +73,14 @@ def test_every_suite(suite, tmp_path):
         assert {row["side"] for row in rows} == {"cpu", "composition", "copy"}
     if suite == "step":
         assert {row["side"] for row in rows} == {
-            *("cpu", "addcmul", "sign, add, clamp", "torchattacks", "inductor", "copy")
+            *("cpu", "addcmul (the limit)", "eager", "torchattacks' sequence", "torch.compile", "copy")
         }
     if suite == "attacks":
-        steps = {"pgd_step L2", "pgd_step L1", "momentum_step", "random_start Linf"}
+        steps = {"pgd_step_ L2", "pgd_step_ L1", "momentum_step_", "random_start Linf"}
         assert names == {*steps, "attack_loss ce", "attack_loss dlr"}
-        assert {row["side"] for row in rows} == {"cpu", "eager", "copy"}
+        assert {row["side"] for row in rows} == {
+            *("cpu", "eager", "copy", "torch's generator", "sat_kernels, autograd")
+        }
     if suite == "backends":
         assert {row["side"] for row in rows} == {"cpu", "reference", "copy"}
     for row in rows:
@@ -86,119 +90,31 @@ def test_every_suite(suite, tmp_path):
         assert (again.returncode, again.stdout, rows_again) == (0, "", rows)
 
 
-@pytest.mark.parametrize(
-    ("kind", "dtype", "per_element"),
-    [
-        ("forward", "float32", 8),
-        ("forward", "bfloat16", 4),
-        ("backward", "float32", 12),
-        ("double_backward", "float16", 10),
-        ("parameter_backward", "bfloat16", 6),
-    ],
-)
-def test_bytes_of_activations(kind, dtype, per_element):
-    made = sides.activation_cases("s", CPU, "cpu", kinds=[kind], dtypes=[dtype], sizes=[1.0], rivals=())
-    for case in made:
-        elements = case.buffers(0)[0].numel()
-        assert elements * sides.DTYPES[dtype].itemsize == 1 << 20
-        assert case.moved == per_element * elements
-        assert case.facts["moved_by"]["copy"] == 2 * elements * sides.DTYPES[dtype].itemsize
+def test_sizes_are_of_tensors():
+    """At 256 MiB each, in every number type."""
+    setting, options = Setting(level="full"), bench.parse(["bandwidth", "--output", "x", "--mib", "256"])
+    for case in suites.SUITES["bandwidth"](setting, options):
+        assert case.size == 256 << 20
+        named = bench.named(case, "cuda")
+        assert named.cold
+        assert next(iter(named.sides)) == "cuda"
+        assert named.sides["copy"].moved == 512 << 20
 
 
-def test_bytes_of_the_step():
-    full, narrow = step.step_cases("s", CPU, "cpu", sizes=[1.0], rivals=False)
-    pixels = (1 << 20) // 4
-    assert [full.moved, narrow.moved] == [16 * pixels, 14 * pixels]
-
-
-@pytest.mark.parametrize("kind", ["forward", "backward", "double_backward"])
-def test_sides_do_the_same(kind):
-    for case in sides.activation_cases(
-        "s", CPU, "cpu", kinds=[kind], dtypes=["float32"], sizes=[1 / 256], rivals=("aten", "composition")
-    ):
-        buffers = case.buffers(0)
-        expected = case.sides["cpu"].make(*buffers)()
-        for name in case.sides.keys() - {"cpu", "copy"}:
-            found = case.sides[name].make(*buffers)()
-            found = found[0] if isinstance(found, tuple) else found
-            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-
-
-def test_compiled_sides_do_the_same():
-    """Derivatives that the compiler makes, by its front end alone."""
-    for name in ("silu", "gelu_tanh", "smooth_relu", "relu_smooth_backward"):
-        row, x = ACTIVATIONS[name], [torch.randn(100) for _ in range(3)]
-        parameters = sides.parameters_of(row, CPU)
-        for kind, count in (("forward", 1), ("backward", 2), ("double_backward", 3)):
-            found = sides.inductor(row, kind, parameters, "aot_eager").make(*x[:count])()
-            expected = sides.ours(row, kind, parameters).make(*x[:count])()
-            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-
-
-class Recorder:
-    """A clock that notes the order of what it is asked, and makes up times."""
-
-    def __init__(self):
-        self.order, self.calls = [], {}
-
-    def prepare(self, calls, graph=True):
-        name = calls[0]()[0]
-        self.calls[name] = [call()[1] for call in calls]
-        return type("Prepared", (), {"name": name, "timed": "made up"})
-
-    def sample(self, prepared):
-        self.order.append(prepared.name)
-        return {"ours": 2e-6, "copy": 1e-6, "theirs": 4e-6}[prepared.name] * (1 + self.order.count(prepared.name))
-
-
-def made_up(moved, seen):
-    def buffers(i):
-        seen.append(i)
-        return (i,)
-
-    names = ("ours", "theirs", "copy")
-    some = {name: Side(lambda i, name=name: lambda: (name, i)) for name in names}
-    return Case("s", "c", "k", "d", 1.0, moved, buffers, some, "ours", facts={"moved_by": {"copy": 1000}})
-
-
-def test_sides_take_turns_over_buffers_larger_than_the_cache(monkeypatch):
-    monkeypatch.setattr(measure, "cache_bytes", lambda device: 5000)
-    clock, seen = Recorder(), []
-    rows = measure.measure(made_up(2000, seen), clock, CPU, 3)
-    assert seen == list(range(8))  # 8 times 2000 bytes: three times the cache
-    assert clock.calls == {name: list(range(8)) for name in ("ours", "theirs", "copy")}
-    assert clock.order == ["ours", "theirs", "copy"] * 3
-    ours, theirs, copied = rows
-    assert [row["side"] for row in rows] == ["ours", "theirs", "copy"]
-    assert ours["median_us"] == pytest.approx(6.0)
-    assert ours["gb_per_s"] == pytest.approx(2000 / 6e-6 * 1e-9)
-    assert copied["gb_per_s"] == pytest.approx(1000 / 3e-6 * 1e-9)
-    assert ours["percent_of_copy"] == pytest.approx(100.0)
-    assert theirs["ours_over_side"] == pytest.approx(0.5)
-    assert "ours_over_side" not in copied
-    assert "percent_of_copy" not in copied
-    assert [ours[k] for k in ("low_us", "high_us")] == pytest.approx([4.8, 7.2])
-
-
-def test_one_sides_failure_is_not_the_others():
-    def broken(*_):
-        raise ValueError("no such kernel")
-
-    case = made_up(2000, [])
-    case.sides["theirs"] = Side(broken)
-    rows = measure.measure(case, Recorder(), CPU, 2)
-    assert [row["side"] for row in rows] == ["ours", "theirs", "copy"]
-    assert rows[1]["error"] == "ValueError: no such kernel"
-    assert "median_us" in rows[0]
+def test_every_kernel_of_the_table_is_asked_for():
+    options = bench.parse(["compiled", "--output", "x"])
+    cases = list(suites.SUITES["compiled"](Setting(level="full"), options))
+    assert {case.name for case in cases} == set(ACTIVATIONS)
+    assert all("torch.compile" in case.sides for case in cases)
+    assert len(cases) == len(ACTIVATIONS) * 3 * 2 * 3
 
 
 def test_comparisons_that_failed_are_made_again(tmp_path):
-    case = Case("s", "silu", "forward", "float32", 1.0, 8, lambda i: (), {}, "cuda")
-    done = Case("s", "gelu", "forward", "float32", 1.0, 8, lambda i: (), {}, "cuda")
-    rows = measure.Rows(tmp_path / "rows.jsonl")
-    rows.add([{**case.key, "side": "cuda", "median_us": 1.0}, {**case.key, "side": "aten", "error": "none left"}])
-    rows.add([{**done.key, "side": "cuda", "median_us": 1.0}])
-    again = measure.Rows(tmp_path / "rows.jsonl")
+    case, done = (Case("s", name, "forward", "float32", (4,), lambda i: (), {}) for name in ("silu", "gelu"))
+    rows = Rows(tmp_path / "rows.jsonl")
+    rows.add([{**key_of(case), "side": "cuda", "median_us": 1.0}, rows.failure(case, "aten", "none left")])
+    rows.add([{**key_of(done), "side": "cuda", "median_us": 1.0}])
+    again = Rows(tmp_path / "rows.jsonl")
     assert (again.has(case), again.has(done)) == (False, True)
     assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 1
 

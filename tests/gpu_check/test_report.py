@@ -25,6 +25,7 @@ JUNIT = """<?xml version="1.0"?><testsuites><testsuite errors="1" failures="1" s
 
 def row(side, median, **more):
     key = {"suite": "s", "case": "silu", "pass": "forward", "dtype": "bfloat16", "mib": 256}
+    key |= {"shape": "134217728", "layout": "contiguous"}
     figures = {"median_us": median, "low_us": median - 1, "high_us": median + 1, "gb_per_s": 1234.5}
     return {**key, "side": side, "timed": "graph", **figures, **more}
 
@@ -32,7 +33,7 @@ def row(side, median, **more):
 ROWS = [
     row("cuda", 190.0, percent_of_copy=83.25),
     row("aten", 180.0, ours_over_side=1.0556),
-    row("inductor", 189.0, ours_over_side=1.005),
+    row("torch.compile", 189.0, ours_over_side=1.005),
     row("copy", 170.0),
     {**row("cuda", 1.0, percent_of_copy=50.0), "mib": 1},
     {**row("triton", 1.0), "median_us": None, "error": "RuntimeError: no | kernel\nhere", "mib": 2},
@@ -62,7 +63,7 @@ def test_markdown(written):
     assert "- broken: no fixture" in text
     assert "line 99" in text
     assert "line 59\n" not in text
-    figures = next(line for line in text.splitlines() if line.startswith("|silu|forward|bfloat16|256|graph|"))
+    figures = next(line for line in text.splitlines() if line.startswith("|silu|forward|bfloat16|134217728|256|graph|"))
     assert "**190 (189 to 191), 1234, 83.2 %**" in figures
     assert "**180 (179 to 181), 1234, x1.06**" in figures
     assert "|189 (188 to 190), 1234, x1.00|" in figures

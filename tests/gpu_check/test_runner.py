@@ -211,9 +211,9 @@ def test_what_makes_a_check_impossible(check, tmp_path, capfd):
 
 
 def test_old_torch(monkeypatch):
-    monkeypatch.setattr(machine, "_version", lambda name: "2.10.1+cu126")
+    monkeypatch.setattr(machine, "version", lambda name: "2.10.1+cu126")
     assert machine.facts()["problem"] == "torch 2.10.1+cu126 is too old: expected torch >= 2.11"
-    monkeypatch.setattr(machine, "_version", lambda name: "")
+    monkeypatch.setattr(machine, "version", lambda name: "")
     assert "torch is not installed" in machine.facts()["problem"]
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 
 Call = Callable[[], object]
+# A first run of so many seconds says how long the next will take well enough.
+LONG = 0.5
 
 
 @dataclass
@@ -27,16 +29,22 @@ def _all(calls: Sequence[Call]) -> list:
     return [call() for call in calls]
 
 
+def _run_of(calls: Sequence[Call]) -> Call:
+    return calls[0] if len(calls) == 1 else lambda: _all(calls)
+
+
 class HostClock:
     """Seconds on the host: for the CPU, and for what a call costs before the device has anything to do."""
+
+    fewest, plain = 1, "host"  # calls of a run; what it is called
 
     def __init__(self, least: float = 2e-3, synchronize: Call = lambda: None):
         self.least, self.synchronize = least, synchronize
 
     def prepare(self, calls: Sequence[Call], graph: bool = True) -> Prepared:
-        prepared = Prepared(lambda: _all(calls), len(calls), "host")
-        self.sample(prepared)
-        prepared.repeats = max(1, round(self.least / max(self.sample(prepared) * prepared.calls, 1e-9)))
+        prepared = Prepared(_run_of(calls), len(calls), self.plain)
+        if self.sample(prepared) * prepared.calls < LONG:
+            prepared.repeats = max(1, round(self.least / max(self.sample(prepared) * prepared.calls, 1e-9)))
         return prepared
 
     def sample(self, prepared: Prepared) -> float:
@@ -53,6 +61,8 @@ class EventClock:
     Without ``graph`` round the calls themselves: for what cannot be captured, and only if the device is slower at them
     than the host. Graphs hold kernels alone: neither Python nor launches are in the time, on any side.
     """
+
+    fewest, plain = 4, "launches"  # a graph of one call would have the pause between two graphs in its time
 
     def __init__(self, least: float = 4e-3):
         self.least = least
@@ -72,7 +82,7 @@ class EventClock:
                 _all(calls)
             prepared = Prepared(captured.replay, len(calls), "graph")
         else:
-            prepared = Prepared(lambda: _all(calls), len(calls), "launches")
+            prepared = Prepared(_run_of(calls), len(calls), self.plain)
         self.sample(prepared)
         prepared.repeats = max(1, round(self.least / max(self.sample(prepared) * prepared.calls, 1e-9)))
         return prepared

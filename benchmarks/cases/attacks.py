@@ -1,0 +1,154 @@
+"""Whole attacks on networks with SiLU, batch 32, all threads: PGD-10, APGD-10, an iteration of TRADES-10.
+
+The same model, images, radius, step size, number of steps and precision for all. Every side has a copy of the model.
+"""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from measuring.case import OURS, Case, Side
+
+from sat_kernels import attacks
+
+from . import models, peers
+from .peers import Recipe
+from .setting import Setting, number_types
+
+BETA = 6.0
+
+
+def suite(setting: Setting) -> Iterator[Case]:
+    small = models.TINY if setting.smoke else models.SMALL
+    steps = 2 if setting.smoke else 10
+    for dtype in number_types(setting):
+        recipe = Recipe(steps, dtype=dtype)
+        yield pgd(setting, small, recipe, compiler=setting.at_least("full"))
+    if setting.at_least("default") and not setting.smoke:
+        for dtype in number_types(setting):
+            recipe = Recipe(steps, dtype=dtype)
+            # Compiling takes a minute each.
+            yield pgd(setting, models.RESNET18, recipe, compiler=dtype == "float32" or setting.level == "full")
+            yield trades(setting, models.RESNET18, recipe)
+    if setting.smoke:
+        yield trades(setting, small, Recipe(steps))
+    yield apgd(setting, small, Recipe(steps))
+
+
+def case_of(setting: Setting, name: str, architecture, recipe: Recipe, sides: dict[str, Side], kind: str) -> Case:
+    size = 4 if setting.smoke else 32
+
+    def buffers(i):
+        return models.batch(setting, size)
+
+    def judge(side, x_adv, x, y):
+        return models.strength(models.trained(architecture, "silu", "ours", setting), x_adv, y)
+
+    shape = (size, *models.SHAPE)
+    return Case("attacks", f"{name}-{recipe.steps}, {architecture.name}", kind, recipe.dtype, shape, buffers, sides,
+                whole=True, judge=judge)  # fmt: skip
+
+
+def pgd(setting: Setting, architecture, recipe: Recipe, *, compiler: bool) -> Case:
+    def side(make, visible=True, package="torch", **options) -> Side:
+        def attack_on(x, y):
+            attack = make(models.trained(architecture, "silu", "ours", setting), recipe, setting, **options)
+            return lambda: attack(x, y)
+
+        return Side(attack_on, package, graph=False, visible=visible)
+
+    sides = {
+        OURS: side(peers.ours),
+        f"{OURS}, lower=False": side(peers.ours, lower=False),
+        "eager": side(peers.eager),
+        "torchattacks": side(peers.torchattacks, package="torchattacks"),
+        "foolbox": side(peers.foolbox, package="foolbox"),
+        "advertorch's recipe": side(peers.advertorch),
+    }
+    if compiler:
+        sides["torch.compile"] = side(peers.compiled_copy, visible=False)
+        if setting.compiler == "inductor":  # ours knows no other
+            sides[f"{OURS}, compile=True"] = side(peers.ours, visible=False, compile=True)
+    return case_of(setting, "PGD", architecture, recipe, sides, "attack")
+
+
+def apgd(setting: Setting, architecture, recipe: Recipe) -> Case:
+    """It returns the best points that it has seen, so that its results are not another's step for step."""
+
+    def side(make, package="torch") -> Side:
+        def attack_on(x, y):
+            attack = make(models.trained(architecture, "silu", "ours", setting))
+            return lambda: attack(x, y)
+
+        return Side(attack_on, package, graph=False, same=False)
+
+    sides = {
+        OURS: side(lambda model: attacks.APGD(model, recipe.eps, recipe.steps, random_start=recipe.random_start)),
+        "AutoAttack's APGD": side(lambda model: peers.autoattack(model, recipe, setting), package="autoattack"),
+    }
+    return case_of(setting, "APGD", architecture, recipe, sides, "attack")
+
+
+class Remembering(attacks.TRADES):
+    """Keeps the adversarial examples that it trains with, for their strength to be told."""
+
+    def __call__(self, *arguments, **named):
+        self.last = super().__call__(*arguments, **named)
+        return self.last
+
+
+def trades(setting: Setting, architecture, recipe: Recipe) -> Case:
+    """An iteration of training: attack, both passes, the optimiser's step, with a learning rate of 0."""
+
+    def training(iteration):
+        def make(x, y):
+            model = models.trained(architecture, "silu", "ours", setting).train()
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
+            return iteration(model, optimizer, x, y)
+
+        return Side(make, graph=False)
+
+    def ours(model, optimizer, x, y):
+        init = "normal(0.001)" if recipe.random_start else "zero"
+        sizes = (recipe.eps, recipe.alpha, recipe.steps, BETA)
+        attack = Remembering(model, *sizes, precision=recipe.precision, init=init)
+
+        def call():
+            optimizer.zero_grad()
+            with recipe.autocast(x.device):
+                loss = attack.loss(x, y)
+            loss.backward()
+            optimizer.step()
+            return attack.last
+
+        return call
+
+    def published(model, optimizer, x, y):
+        def call():
+            with recipe.autocast(x.device):
+                return published_trades(model, optimizer, x, y, recipe)
+
+        return call
+
+    sides = {OURS: training(ours), "as published": training(published)}
+    return case_of(setting, "TRADES", architecture, recipe, sides, "iteration")
+
+
+def published_trades(model, optimizer, x, y, recipe: Recipe):
+    """What the authors' code computes: the clean logits anew, with their graph, in every step and twice in the loss."""
+    divergence = torch.nn.KLDivLoss(reduction="sum")
+    model.eval()
+    x_adv = x + 0.001 * torch.randn_like(x) if recipe.random_start else x.clone()
+    for _ in range(recipe.steps):
+        x_adv = x_adv.detach().requires_grad_()
+        loss = divergence(F.log_softmax(model(x_adv), 1), F.softmax(model(x), 1))
+        (grad,) = torch.autograd.grad(loss, [x_adv])
+        x_adv = x_adv.detach() + recipe.alpha * grad.sign()
+        x_adv = torch.min(torch.max(x_adv, x - recipe.eps), x + recipe.eps).clamp(0, 1)
+    model.train()
+    optimizer.zero_grad()
+    natural = F.cross_entropy(model(x), y)
+    robust = divergence(F.log_softmax(model(x_adv), 1), F.softmax(model(x), 1)) / len(x)
+    (natural + BETA * robust).backward()
+    optimizer.step()
+    return x_adv

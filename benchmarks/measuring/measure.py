@@ -1,0 +1,146 @@
+"""Comparisons: every side measured in turn, in one run."""
+
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from .case import OURS, Case, Side, is_ours
+from .clock import Prepared
+from .counting import count, kernels_on_device
+from .memory import peak_bytes, sets_needed
+
+COPY = "copy"
+# Spread of a row, between its quantiles over its median, beyond which it is called noisy.
+NOISY = 0.2
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """At most ``most``, and no more after ``seconds``, but ``fewest`` at least."""
+
+    most: int = 15
+    fewest: int = 15
+    seconds: float = float("inf")
+
+
+def with_copy(case: Case) -> Case:
+    """Beside the others a copy of the input, of which they are shares: for sizes that are measured nowhere else."""
+
+    def make(*buffers):
+        source = next(b for b in buffers if b.nbytes == case.size)
+        return lambda: source.clone()
+
+    return replace(case, sides={**case.sides, COPY: Side(make, moved=2 * case.size, same=False)})
+
+
+def measure(
+    case: Case,
+    clock,
+    device: torch.device,
+    rounds: Rounds,
+    cache: int,
+    on_step: Callable[[str], None] = lambda side: None,
+    ours: str = OURS,
+) -> list[dict]:
+    """A row for each side; that of a side that failed has ``error``.
+
+    cache: bytes of what cold cases do not find. ours: what our side is called.
+    """
+    sets = sets_needed(case.moved, cache) if case.cold else 1
+    buffers = [case.buffers(i) for i in range(sets)]
+    prepared: dict[str, Prepared] = {}
+    rows: dict[str, dict] = {}
+    for name, side in case.sides.items():
+        on_step(name)
+        rows[name] = {**key_of(case), "side": name, "ours": int(is_ours(name) or name == ours)}
+        try:
+            if case.whole:
+                call = side.make(*buffers[0])
+                rows[name] |= observe(case, name, call, buffers[0], device)
+                prepared[name] = Prepared(call, 1, clock.plain)
+            else:
+                fewest = clock.fewest if side.graph else 1
+                calls = [side.make(*buffers[i % sets]) for i in range(max(sets, fewest))]
+                prepared[name] = clock.prepare(calls, graph=side.graph)
+        except Exception as error:  # one side's failure is not the others'
+            rows[name]["error"] = f"{type(error).__name__}: {error}"[:500]
+    for name, seconds in take_turns(prepared, clock, rounds, on_step).items():
+        rows[name] |= figures(case, name, prepared[name].timed, seconds)
+    compare(list(rows.values()), ours)
+    return list(rows.values())
+
+
+def take_turns(prepared: dict[str, Prepared], clock, rounds: Rounds, on_step=lambda side: None) -> dict[str, list]:
+    """Seconds of every side in every round; every other round in reverse, so that nobody always comes after the
+    same."""
+    samples: dict[str, list[float]] = {name: [] for name in prepared}
+    started, collecting = time.monotonic(), gc.isenabled()
+    gc.disable()
+    try:
+        for i in range(rounds.most):
+            if i >= rounds.fewest and time.monotonic() - started > rounds.seconds:
+                break
+            for name in prepared if i % 2 == 0 else reversed(prepared):
+                on_step(name)
+                samples[name].append(clock.sample(prepared[name]))
+    finally:
+        if collecting:
+            gc.enable()
+    return samples
+
+
+def observe(case: Case, name: str, call, buffers: tuple, device: torch.device) -> dict:
+    """What a whole attack does, and how strong it is. The first call is to warm up: it traces, compiles, allocates."""
+    call()
+    found = {}
+    if case.sides[name].visible:
+        counts, result = count(call)
+        found = {"kernels": counts.kernels, "passes": round(counts.bytes / case.size, 1), "syncs": counts.syncs}
+    else:
+        result = call()
+    if device.type == "cuda":
+        found["kernels"] = kernels_on_device(call)
+    found["peak_mb"] = round(peak_bytes(call, device) / 1e6, 3)
+    return found | (case.judge(name, result, *buffers) if case.judge else {})
+
+
+def key_of(case: Case) -> dict:
+    return {
+        "suite": case.suite,
+        "case": case.name,
+        "pass": case.kind,
+        "dtype": case.dtype,
+        "shape": case.size_text,
+        "layout": case.layout,
+        "threads": case.threads or torch.get_num_threads(),
+        "cache": case.cache,
+    }
+
+
+def figures(case: Case, side: str, timed: str, seconds: list[float]) -> dict:
+    low, median, high = (quantile(seconds, q) * 1e6 for q in (0.2, 0.5, 0.8))
+    row = {"timed": timed, "rounds": len(seconds), "median_us": median, "low_us": low, "high_us": high}
+    row |= {"min_us": min(seconds) * 1e6, "noisy": int((high - low) / median > NOISY)}
+    moved = case.sides[side].moved or case.moved
+    if moved:
+        row |= {"bytes": moved, "gb_per_s": moved / median * 1e-3}
+    if case.flops:
+        row |= {"flops": case.flops, "gflop_per_s": case.flops / median * 1e-3}
+    return row
+
+
+def quantile(values: list[float], q: float) -> float:
+    return torch.tensor(values, dtype=torch.float64).quantile(q).item()
+
+
+def compare(rows: list[dict], ours: str = OURS) -> None:
+    """Adds what compares rows of one case with each other."""
+    times = {row["side"]: row for row in rows if "median_us" in row}
+    for side, row in times.items():
+        if COPY in times and side != COPY and "gb_per_s" in row:
+            row["percent_of_copy"] = 100 * row["gb_per_s"] / times[COPY]["gb_per_s"]
+        if ours in times and side not in (ours, COPY):
+            row["ours_over_side"] = times[ours]["median_us"] / row["median_us"]

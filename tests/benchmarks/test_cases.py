@@ -1,0 +1,203 @@
+"""The registry: every side of every case computes what ours does, or says in its name that it does not."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+
+import cases
+import pytest
+import torch
+from cases import activations, linf, models, peers, training
+from cases.setting import LEVELS, Setting
+from measuring.case import OURS
+from measuring.machine import ROOT
+
+from sat_kernels._extension import extension
+from sat_kernels.activations import ACTIVATIONS
+
+pytestmark = pytest.mark.skipif(extension is None, reason="the extension is not built")
+SMOKE = Setting(level="smoke", compiler="aot_eager")
+SMALL = {f"{case.suite}: {case}": case for suite in cases.SUITES for case in cases.cases(suite, SMOKE)}
+# Sides that return something else: "the limit" and another generator's start, by their names; best points of other
+# steps.
+OTHERS = {"addcmul (the limit)", "torch's generator", "AutoAttack's APGD"}
+
+
+def tensors_of(result):
+    return [t for t in (result if isinstance(result, tuple) else (result,)) if isinstance(t, torch.Tensor)]
+
+
+def differing(found, expected, tolerance) -> float:
+    """The share of elements that differ by more than ``tolerance`` of the largest."""
+    assert found.shape == expected.shape
+    found, expected = found.detach().double(), expected.detach().double()
+    return ((found - expected).abs() > tolerance * expected.abs().max().clamp(min=1e-30)).double().mean().item()
+
+
+@pytest.mark.parametrize("name", [name for name, case in SMALL.items() if OURS in case.sides and not case.whole])
+def test_sides_do_the_same(name):
+    """Signs may differ where a gradient is about 0."""
+    case = SMALL[name]
+    results = {}
+    for side, way in case.sides.items():
+        if way.same and way.installed:
+            results[side] = [t.clone() for t in tensors_of(way.make(*case.buffers(0))())]
+    expected = results.pop(OURS)
+    assert expected
+    for side, found in results.items():
+        assert len(found) == len(expected), side
+        for one, other in zip(found, expected, strict=True):
+            assert differing(one, other, case.tolerance) < 0.01, side
+
+
+def test_calls_change_something():
+    """Two calls of a step are not one, which a comparison of unchanged buffers would not see."""
+    case = linf.step(SMOKE, (4, 3, 8, 8))
+    x_adv, g, x = case.buffers(0)
+    before = x_adv.clone()
+    case.sides[OURS].make(x_adv, g, x)()
+    assert differing(x_adv, before, 1e-5) > 0.9
+
+
+def test_other_sides_say_so():
+    others = {side for case in SMALL.values() for side, way in case.sides.items() if not way.same}
+    trainings = {side for name, case in SMALL.items() if name.startswith("training") for side in case.sides}
+    assert others - trainings - {OURS} == OTHERS
+
+
+@pytest.mark.parametrize("name", ["silu", "gelu_tanh", "smooth_relu", "relu_smooth_backward"])
+@pytest.mark.parametrize("kind", ["forward", "backward", "double_backward"])
+def test_compiled_derivatives(name, kind):
+    """By the compiler's front end alone."""
+    case = activations.activation_case(SMOKE, name, kind, "float32", (100,), rivals=("compiled",))
+    found, expected = (case.sides[side].make(*case.buffers(0))() for side in ("torch.compile", OURS))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_whole_attacks_do_the_same(dtype):
+    """Without a random start, on a network in which no gradient is about 0 for long."""
+    recipe = peers.Recipe(3, random_start=False, dtype=dtype)
+    x, y = models.batch(SMOKE, 4)
+
+    def network():
+        return models.trained(models.TINY, "silu", "ours", SMOKE)
+
+    expected = peers.ours(network(), recipe, SMOKE)(x, y)
+    assert (expected - x).abs().max() == pytest.approx(3 * recipe.alpha, rel=1e-3)
+    others = [peers.eager, peers.advertorch, peers.compiled_copy]
+    others += [make for make in (peers.torchattacks, peers.foolbox) if _installed(make.__name__)]
+    for make in others:
+        found = make(network(), recipe, SMOKE)(x, y)
+        # In bf16 everyone rounds elsewhere, and signs of small gradients differ.
+        assert differing(found, expected, 1e-5) < (0.02 if dtype == "float32" else 0.35), make.__name__
+
+
+def _installed(name):
+    import importlib.util
+
+    return importlib.util.find_spec(name) is not None
+
+
+@pytest.mark.parametrize("method", ["PGD-10", "TRADES-10"])
+def test_iterations_of_training_do_the_same(method, monkeypatch):
+    """All plain ways to train a network find the same adversarial examples, from one start."""
+    x, y = models.batch(SMOKE, 4)
+    beside = (x + 0.01 * torch.linspace(-1, 1, x.numel()).view_as(x)).clamp(0, 1)
+    monkeypatch.setattr(peers, "start", lambda x, recipe, target: beside.clone())
+    recipe = dataclasses.replace(training.METHODS[method], steps=3)
+    ways = [("torch's", "eager"), ("ours", "eager"), ("torch's", "torch.compile")]
+    found = {}
+    for whose, how in ways:
+        objective = method.partition("-")[0]
+        make = training._trainer.__wrapped__
+        found[whose, how] = make(SMOKE, models.TINY, "smooth_relu", whose, how, objective, "float32")(x, y, recipe)
+    expected = found.pop(ways[0])
+    assert (expected - beside).abs().max() > 2 * recipe.alpha
+    for way, x_adv in found.items():
+        assert differing(x_adv, expected, 1e-5) < 0.02, way
+
+
+def test_trades_as_published_and_ours():
+    case = next(case for name, case in SMALL.items() if "TRADES" in name and case.suite == "attacks")
+    losses = {}
+    for side, way in case.sides.items():
+        torch.manual_seed(0)
+        buffers = case.buffers(0)
+        losses[side] = case.judge(side, way.make(*buffers)(), *buffers)["loss"]
+    assert losses[OURS] == pytest.approx(losses["as published"], rel=0.02)
+
+
+@pytest.mark.parametrize("whose", ["ours", "torch's"])
+@pytest.mark.parametrize("activation", ["relu", *training.ACTIVATIONS])
+def test_networks_of_one_activation_are_one_function(activation, whose):
+    x, _ = models.batch(SMOKE, 4)
+    found = models.trained(models.TINY, activation, whose, SMOKE)(x)
+    torch.testing.assert_close(found, models.trained(models.TINY, activation, "ours", SMOKE)(x), rtol=1e-4, atol=1e-4)
+    modules = {type(module).__module__ for module in models.trained(models.TINY, activation, whose, SMOKE).modules()}
+    assert any(name.startswith("sat_kernels.nn") for name in modules) == (whose == "ours" and activation != "relu")
+
+
+def test_every_case_has_a_name_of_its_own():
+    for level in LEVELS:
+        setting = Setting(level=level)
+        names = [f"{case.suite}: {case}" for suite in cases.SUITES for case in cases.cases(suite, setting)]
+        assert len(names) == len(set(names))
+
+
+def test_levels_grow():
+    """A higher level has all comparisons of a lower one, with all their sides."""
+    sides = {}
+    for level in LEVELS[1:]:
+        setting = Setting(level=level)
+        sides[level] = {
+            f"{case.suite}: {case}": set(case.sides) for suite in cases.SUITES for case in cases.cases(suite, setting)
+        }
+    for lower, higher in (("quick", "default"), ("default", "full")):
+        for name, found in sides[lower].items():
+            assert found <= sides[higher][name], name
+
+
+def test_every_activation_is_measured():
+    named = {case.name for name, case in SMALL.items() if name.startswith("activations")}
+    assert named >= set(ACTIVATIONS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "per_element"),
+    [
+        ("forward", "float32", 8),
+        ("forward", "bfloat16", 4),
+        ("backward", "float32", 12),
+        ("double_backward", "float16", 10),
+        ("parameter_backward", "bfloat16", 6),
+        ("both", "float32", 20),
+    ],
+)
+def test_bytes_of_activations(kind, dtype, per_element):
+    case = activations.activation_case(SMOKE, "swish", kind, dtype, (1000,), rivals=())
+    assert case.moved == per_element * 1000
+
+
+def test_bytes_of_the_step():
+    full, narrow = (linf.step(SMOKE, (1000,), gradient=gradient) for gradient in ("float32", "bfloat16"))
+    assert [full.moved, narrow.moved] == [16_000, 14_000]
+
+
+def test_pytest_runs_every_side():
+    """Names are unique, and what is installed runs."""
+    command = [sys.executable, "-m", "pytest", "benchmarks", "--benchmark-only", "--level", "smoke", "-q"]
+    command += [
+        "--benchmark-min-rounds=1",
+        "--benchmark-max-time=0.001",
+        "-k",
+        "limits or attack_loss",
+        "-p",
+        "no:cacheprovider",
+    ]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "losses: attack_loss ce loss float32 4x10 all-threads: " in result.stdout
+    assert "median time relative to sat_kernels" in result.stdout
