@@ -98,7 +98,7 @@ def observe(case: Case, name: str, call, buffers: tuple, device: torch.device) -
     found = {}
     if case.sides[name].visible:
         counts, result = count(call)
-        found = {"kernels": counts.kernels, "passes": round(counts.bytes / case.size, 1), "syncs": counts.syncs}
+        found = {"kernels": counts.kernels, "passes": round(counts.bytes / buffers[0].nbytes, 1), "syncs": counts.syncs}
     else:
         result = call()
     if device.type == "cuda":
