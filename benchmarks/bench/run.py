@@ -5,6 +5,7 @@ import signal
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
+from pathlib import Path
 
 import cases
 import torch
@@ -57,7 +58,17 @@ def run(options: Namespace) -> int:
         rows.sort(_order(setting))
     noisy = sum(row["noisy"] == "1" for row in rows.rows)
     print(f"{len(rows.rows)} rows, {noisy} of them noisy: {folder / 'rows.csv'}")
+    _report(folder)
     return 1 if failed else 0
+
+
+def _report(folder: Path) -> None:
+    try:
+        from report import write_report
+    except ModuleNotFoundError as error:
+        print(f"No summary and no plots: {error.name} is not installed (pip install 'sat_kernels[train]').")
+        return
+    print(f"Summary and plots: {write_report(folder)}")
 
 
 def wanted(setting: Setting, options: Namespace, threads: int) -> Iterator[Case]:

@@ -22,6 +22,8 @@ READS_AND_WRITES = {
 }
 # In cache, on one thread; and 8 Mi elements, for which memory decides.
 IN_CACHE, IN_MEMORY = 65_536, 1 << 23
+# More of them for the first of these, as a curve.
+SIZES = (1 << 12, 1 << 14, 1 << 18, 1 << 20)
 # One of every family, at sizes and with compilers that take their time.
 SELECTED = ("silu", "gelu", "mish", "smooth_relu")
 # Their defaults make another function of them: SMU's 1e6 a leaky ReLU.
@@ -37,6 +39,10 @@ def suite(setting: Setting) -> Iterator[Case]:
                 compiler = setting.at_least("default") and name in SELECTED and kind == "both" and dtype == "float32"
                 rivals = ("aten", "composition", *("compiled",) * (compiler or setting.level == "full"))
                 yield activation_case(setting, name, kind, dtype, in_cache, rivals=rivals, threads=1)
+    for size in SIZES if setting.at_least("default") and not setting.smoke else ():
+        for kind in ("forward", "backward"):
+            for dtype in dtypes:
+                yield activation_case(setting, SELECTED[0], kind, dtype, (size,), rivals=("aten",), threads=1)
     for kind in ("forward", "backward"):
         for dtype in dtypes if setting.at_least("default") else dtypes[:1]:
             for name in setting.pick(SELECTED[:1], quick=SELECTED[::2], default=SELECTED, full=tuple(ACTIVATIONS)):
