@@ -41,9 +41,14 @@ class Counter(TorchDispatchMode):
         if _is_view(schema) or name in ALLOCATING:
             return result
         self.counts.kernels += 1
-        if not (schema.name.startswith(("aten::", "mkldnn::")) and "conv" in name):
+        if not _convolves(schema.name):
             self.counts.bytes += _bytes((args, kwargs)) + (_bytes(result) if schema.returns else _written(schema, args))
         return result
+
+
+def _convolves(name: str) -> bool:
+    """Whether it is a convolution, or makes weights ready for one; what ours fuse with others counts."""
+    return (name.startswith(("aten::", "mkldnn::")) and "conv" in name) or name.startswith("sat_kernels::winograd")
 
 
 def _is_view(schema) -> bool:
