@@ -65,9 +65,10 @@ struct AffineActKernels {
   void (*backward[int(DType::count)])(const AffineAct&, int64_t begin, int64_t end);
 };
 
-// See winograd.h. Filters and channels are multiples of `panel`; `at_once` tiles are a task.
+// See winograd.h. Filters and channels are multiples of `panel`; tiles are multiplied `together`, and a task has at most
+// `at_once` of them.
 struct WinogradKernels {
-  int64_t panel, at_once;
+  int64_t panel, together, at_once;
   void (*weight)(const WinogradWeight&, int64_t begin, int64_t end);
   void (*inputs[int(DType::count)])(const Winograd&, int64_t first, int64_t begin, int64_t end, float* inputs,
                                     int64_t step);

@@ -10,7 +10,7 @@ namespace sat_kernels::cpu::SK_TARGET {
 // Numbers of a vector; tiles that are multiplied together, whose sums, two vectors each, fill most of the registers.
 constexpr int kWide = SK_WIDE, kTogether = kWide == 16 ? 12 : 6;
 // Filters of a panel of the weights; tiles of a task, whose products stay in a core's cache.
-constexpr int64_t kPanel = 2 * kWide, kAtOnce = 36;
+constexpr int64_t kPanel = 2 * kWide, kAtOnce = 48;
 
 typedef float Wide __attribute__((vector_size(4 * kWide)));
 typedef uint32_t WideBits __attribute__((vector_size(4 * kWide)));
@@ -194,6 +194,7 @@ inline void winograd_weight(const WinogradWeight& job, int64_t begin, int64_t en
 inline WinogradKernels winograd_kernels() {
   WinogradKernels k{};
   k.panel = kPanel;
+  k.together = kTogether;
   k.at_once = kAtOnce;
   k.weight = &winograd_weight;
   k.inputs[int(DType::float32)] = &winograd_inputs<float>;

@@ -8,11 +8,10 @@
 namespace sat_kernels::cpu {
 namespace {
 
-// Weights of more bytes than these are read as seldom as possible, since they do not stay in a shared cache: panel by panel
-// for all tiles of a block. Of smaller ones all panels for some tiles, which then stay in a core's own.
-constexpr int64_t kLargeWeights = int64_t(4) << 20;
-// Bytes of the transformed inputs of a block of tiles: of a core's share, and of all.
-constexpr int64_t kOwnBytes = int64_t(512) << 10, kSharedBytes = int64_t(8) << 20;
+// Weights of more bytes than these do not stay in a shared cache, and are read as seldom as possible: each panel for many
+// tiles, whose transformed inputs are these bytes at most. Otherwise a core has tiles of its own, as many as leave room in
+// its cache for weights and products.
+constexpr int64_t kLargeWeights = int64_t(4) << 20, kSharedBytes = int64_t(8) << 20, kOwnBytes = int64_t(512) << 10;
 // A place's matrix begins this many floats after the end of the one before: else all of a tile's places might compete for the
 // same lines of a cache.
 constexpr int64_t kApart = 16;
@@ -91,24 +90,37 @@ Tensor winograd_conv2d(Tensor x, Tensor weight, OptionalTensor bias, int64_t pad
   job.out = out.mutable_data_ptr();
 
   const int64_t tiles = job.tiles(), panels = job.filters / k.panel, of_tile = kPlaces * channels * 4;
-  const bool by_panel = weight.numel() * 4 > kLargeWeights;
-  const int64_t bytes = by_panel ? kSharedBytes : kOwnBytes * std::max<uint32_t>(1, torch::stable::get_num_threads());
-  const int64_t parts = std::max<int64_t>(1, bytes / (of_tile * k.at_once)), block = std::min(tiles, parts * k.at_once);
-  const int64_t step = (block + k.at_once) * channels + kApart;  // the last tiles may be multiplied with what follows
-  float* inputs = room<0>(kPlaces * step);
   const auto to_inputs = k.inputs[int(dtype)];
   const auto to_outputs = k.outputs[int(dtype)];
+  // So many tiles that every group of those that are multiplied together is whole.
+  const int64_t own = std::clamp(kOwnBytes / of_tile / k.together * k.together, k.together, k.at_once);
+  const int64_t parts = (tiles + own - 1) / own;
+  if (weight.numel() * 4 <= kLargeWeights && parts >= int64_t(torch::stable::get_num_threads())) {
+    torch::stable::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
+      const int64_t step = own * channels + kApart;
+      float *inputs = room<0>(kPlaces * step), *products = room<1>(kPlaces * k.at_once * k.panel);
+      for (int64_t part = begin; part < end; ++part) {
+        const int64_t first = part * own, count = std::min(own, tiles - first);
+        to_inputs(job, first, 0, count, inputs, step);
+        for (int64_t panel = 0; panel < panels; ++panel) {
+          to_outputs(job, first, 0, count, panel, inputs, step, products);
+        }
+      }
+    });
+    return out;
+  }
+  const int64_t block = std::min(tiles, std::max<int64_t>(1, kSharedBytes / (of_tile * k.at_once)) * k.at_once);
+  const int64_t step = (block + k.together) * channels + kApart;  // the last ones may be multiplied with what follows
+  float* inputs = room<0>(kPlaces * step);
   for (int64_t first = 0; first < tiles; first += block) {
     const int64_t count = std::min(block, tiles - first), parts = (count + k.at_once - 1) / k.at_once;
-    // In parts, so that a core later finds what it has written.
-    torch::stable::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
-      to_inputs(job, first, begin * k.at_once, std::min(count, end * k.at_once), inputs, step);
+    torch::stable::parallel_for(0, count, 4, [&](int64_t begin, int64_t end) {
+      to_inputs(job, first, begin, end, inputs, step);
     });
-    torch::stable::parallel_for(0, parts * panels, 1, [&](int64_t begin, int64_t end) {
+    torch::stable::parallel_for(0, panels * parts, 1, [&](int64_t begin, int64_t end) {
       float* products = room<1>(kPlaces * k.at_once * k.panel);
       for (int64_t task = begin; task < end; ++task) {
-        const int64_t panel = by_panel ? task / parts : task % panels, part = by_panel ? task % parts : task / panels;
-        const int64_t start = part * k.at_once;
+        const int64_t panel = task / parts, start = task % parts * k.at_once;
         to_outputs(job, first, start, std::min(k.at_once, count - start), panel, inputs, step, products);
       }
     });
