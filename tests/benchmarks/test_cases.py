@@ -121,7 +121,7 @@ def test_iterations_of_training_do_the_same(method, monkeypatch):
 
 
 def test_trades_as_published_and_ours(monkeypatch):
-    """From one start, ours: the divergence falls off on all sides of an image, and starts decide where an attack goes."""
+    """From one start, ours: the divergence rises on all sides of an image, and the start decides where to."""
     recipe = peers.Recipe(5)
     case = attacks.trades(SMOKE, models.TINY, recipe)
     x, y = case.buffers(0)
