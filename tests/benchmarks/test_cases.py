@@ -112,7 +112,7 @@ def test_iterations_of_training_do_the_same(method, monkeypatch):
     found = {}
     for whose, how in ways:
         objective = method.partition("-")[0]
-        make = training._trainer.__wrapped__
+        make = training._trainer
         found[whose, how] = make(SMOKE, models.TINY, "smooth_relu", whose, how, objective, "float32")(x, y, recipe)
     expected = found.pop(ways[0])
     assert (expected - beside).abs().max() > 2 * recipe.alpha
