@@ -101,7 +101,11 @@ def observe(case: Case, name: str, call, buffers: tuple, device: torch.device) -
     The first call traces, compiles, and allocates what is kept (gradients of weights, a copy of the model), which
     counts as memory, as does the most that the second one has at once. Operators are those of the second.
     """
-    _, kept, _ = allocations(call, device)
+
+    def first():
+        call()  # its result is not kept
+
+    _, kept, _ = allocations(first, device)
     if case.sides[name].visible:
         (counts, result), _, peak = allocations(lambda: count(call), device)
         found = {"kernels": counts.kernels, "syncs": counts.syncs}
