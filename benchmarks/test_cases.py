@@ -42,6 +42,7 @@ def test_case(benchmark, case, name, side, request):
     if not way.installed:
         pytest.skip(f"{way.package} is not installed")
     benchmark.group = name
+    torch.compiler.reset()
     smoke = request.config.getoption("--level") == "smoke"
     cache = 1 << 10 if smoke else last_cache(torch.device("cpu"))
     sets = sets_needed(case.moved, cache) if case.cold else 1

@@ -3,7 +3,7 @@
 The same model, images, radius, step size, number of steps and precision for all. Every side has a copy of the model.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -23,12 +23,14 @@ def suite(setting: Setting) -> Iterator[Case]:
     steps = 2 if setting.smoke else 10
     for dtype in number_types(setting):
         recipe = Recipe(steps, dtype=dtype)
-        yield pgd(setting, small, recipe, compiler=setting.at_least("full"))
+        # Compiling takes long, of the larger network a minute and more.
+        some = ("torch.compile", "ours")[: 2 if setting.at_least("default") and dtype == "float32" else 0]
+        yield pgd(setting, small, recipe, compilers=some)
     if setting.at_least("default") and not setting.smoke:
         for dtype in number_types(setting):
             recipe = Recipe(steps, dtype=dtype)
-            # Compiling takes a minute each.
-            yield pgd(setting, models.RESNET18, recipe, compiler=dtype == "float32" or setting.level == "full")
+            some = ("torch.compile", "ours")[: 2 if setting.level == "full" else 1]
+            yield pgd(setting, models.RESNET18, recipe, compilers=some)
             yield trades(setting, models.RESNET18, recipe)
     if setting.smoke:
         yield trades(setting, small, Recipe(steps))
@@ -49,7 +51,7 @@ def case_of(setting: Setting, name: str, architecture, recipe: Recipe, sides: di
                 whole=True, judge=judge)  # fmt: skip
 
 
-def pgd(setting: Setting, architecture, recipe: Recipe, *, compiler: bool) -> Case:
+def pgd(setting: Setting, architecture, recipe: Recipe, *, compilers: Collection[str] = ()) -> Case:
     def side(make, visible=True, package="torch", **options) -> Side:
         def attack_on(x, y):
             attack = make(models.trained(architecture, "silu", "ours", setting), recipe, setting, **options)
@@ -65,10 +67,10 @@ def pgd(setting: Setting, architecture, recipe: Recipe, *, compiler: bool) -> Ca
         "foolbox": side(peers.foolbox, package="foolbox"),
         "advertorch's recipe": side(peers.advertorch),
     }
-    if compiler:
+    if "torch.compile" in compilers:
         sides["torch.compile"] = side(peers.compiled_copy, visible=False)
-        if setting.compiler == "inductor":  # ours knows no other
-            sides[f"{OURS}, compile=True"] = side(peers.ours, visible=False, compile=True)
+    if "ours" in compilers and setting.compiler == "inductor":  # ours knows no other
+        sides[f"{OURS}, compile=True"] = side(peers.ours, visible=False, compile=True)
     return case_of(setting, "PGD", architecture, recipe, sides, "attack")
 
 

@@ -276,7 +276,7 @@ def affine(setting: Setting, shape, dtype: str, *, suite="fused", rivals=(), col
     def backward(grad, x, scale, shift):
         return torch.ops.aten.silu_backward(grad, x * scale + shift) * scale
 
-    made = compiled_once(setting, forward), compiled_once(setting, backward, fresh=False)
+    made = compiled_once(setting, forward), compiled_once(setting, backward)
 
     def compiled_both(x, r, grad, scale, shift):
         (scale, shift), (run, back) = vectors(scale, shift), (one() for one in made)

@@ -73,8 +73,7 @@ def compiled_module(setting: Setting, name: str) -> Case:
     def side(library):
         def make(x, g):
             leaf = x.detach().requires_grad_()
-            # Two of them are alive at once: no fresh start for the compiler.
-            module = compiled(setting, getattr(library, name)(), fresh=False)
+            module = compiled(setting, getattr(library, name)())
             return lambda: torch.autograd.grad(module(leaf), leaf, g)[0]
 
         return Side(make, graph=False, visible=False)

@@ -60,19 +60,14 @@ def norms(t: Tensor) -> Tensor:
     return t.flatten(1).norm(dim=1).view(-1, *(1,) * (t.dim() - 1))
 
 
-def compiled(setting: Setting, function: Callable, *, fresh: bool = True) -> Callable:
-    """``function`` compiled for one shape. ``fresh``: after which no other compiled function may be called.
-
-    Else the compiler would give up after the eighth recompilation of a line of code, and run it eagerly.
-    """
-    if fresh:
-        torch.compiler.reset()
+def compiled(setting: Setting, function: Callable) -> Callable:
+    """``function`` compiled for one shape."""
     return torch.compile(function, fullgraph=True, dynamic=False, backend=setting.compiler)
 
 
-def compiled_once(setting: Setting, function: Callable, *, fresh: bool = True) -> Callable[[], Callable]:
+def compiled_once(setting: Setting, function: Callable) -> Callable[[], Callable]:
     """Compiles ``function`` when it is first asked for, and no second time."""
-    return functools.cache(lambda: compiled(setting, function, fresh=fresh))
+    return functools.cache(lambda: compiled(setting, function))
 
 
 def compiled_side(setting: Setting, function: Callable, **options) -> Side:

@@ -1,6 +1,7 @@
 """Comparisons: every side measured in turn, in one run."""
 
 import gc
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ import torch
 from .case import OURS, Case, Side, is_ours
 from .clock import Prepared
 from .counting import count, kernels_on_device
-from .memory import peak_bytes, sets_needed
+from .memory import allocations, sets_needed
 
 COPY = "copy"
 # Spread of a row, between its quantiles over its median, beyond which it is called noisy.
@@ -49,6 +50,8 @@ def measure(
 
     cache: bytes of what cold cases do not find. ours: what our side is called.
     """
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()  # else it gives up compiling after the eighth function of one line, and runs it eagerly
     sets = sets_needed(case.moved, cache) if case.cold else 1
     buffers = [case.buffers(i) for i in range(sets)]
     prepared: dict[str, Prepared] = {}
@@ -93,17 +96,26 @@ def take_turns(prepared: dict[str, Prepared], clock, rounds: Rounds, on_step=lam
 
 
 def observe(case: Case, name: str, call, buffers: tuple, device: torch.device) -> dict:
-    """What a whole attack does, and how strong it is. The first call is to warm up: it traces, compiles, allocates."""
-    call()
-    found = {}
+    """What a whole attack does, and how strong it is.
+
+    The first call traces, compiles, and allocates what is kept (gradients of weights, a copy of the model), which
+    counts as memory, as does the most that the second one has at once. Operators are those of the second.
+    """
+
+    def first():
+        call()  # its result is not kept
+
+    _, kept, _ = allocations(first, device)
     if case.sides[name].visible:
-        counts, result = count(call)
-        found = {"kernels": counts.kernels, "passes": round(counts.bytes / buffers[0].nbytes, 1), "syncs": counts.syncs}
+        (counts, result), _, peak = allocations(lambda: count(call), device)
+        found = {"kernels": counts.kernels, "syncs": counts.syncs}
+        found["passes"] = round(counts.bytes / buffers[0].nbytes, 1)
     else:
-        result = call()
+        result, _, peak = allocations(call, device)
+        found = {}
     if device.type == "cuda":
         found["kernels"] = kernels_on_device(call)
-    found["peak_mb"] = round(peak_bytes(call, device) / 1e6, 3)
+    found["peak_mb"] = round((kept + peak) / 1e6, 3)
     return found | (case.judge(name, result, *buffers) if case.judge else {})
 
 

@@ -3,7 +3,9 @@
 import contextlib
 import ctypes
 import math
+import os
 import re
+import sys
 from pathlib import Path
 
 import torch
@@ -50,8 +52,8 @@ def sets_needed(moved: int, cache: int) -> int:
     return max(1, math.ceil(3 * cache / moved)) if moved else 1
 
 
-def peak_bytes(call, device: torch.device) -> int:
-    """Bytes of tensors that ``call`` has allocated at once, at most, beside what there was before it.
+def allocations(call, device: torch.device) -> tuple[object, int, int]:
+    """A call's result, the bytes of tensors that it leaves behind, and the most beside what there was before, at once.
 
     On a CPU from the events of torch's profiler, which its allocator reports: also what compiled code allocates, but
     not what a library does on its own (oneDNN's scratch).
@@ -60,15 +62,30 @@ def peak_bytes(call, device: torch.device) -> int:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        call()
+        result = call()
         torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        call()
+        return result, torch.cuda.memory_allocated() - before, torch.cuda.max_memory_allocated() - before
+    cpu = [torch.profiler.ProfilerActivity.CPU]
+    with _silent(), torch.profiler.profile(activities=cpu, profile_memory=True) as profile:
+        result = call()
     events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
     events.sort(key=lambda e: e.start_ns())
     held = peak = 0
     for event in events:
         held += event.nbytes()
         peak = max(peak, held)
-    return peak
+    return result, held, peak
+
+
+@contextlib.contextmanager
+def _silent():
+    """Without what the profiler's library writes to standard error, between the lines of a progress bar."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -42,6 +43,13 @@ def made_up(seen=None, **changed) -> Case:
     sides["copy"] = Side(lambda i: lambda: ("copy", i), moved=1000)
     given = {"moved": 2000, "cold": True, **changed}
     return Case("steps", "c", "k", "float32", (250,), buffers, sides, **given)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler():
+    """As measuring does: the functions of one line of code, compiled one after the other, are not one function's."""
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
 
 
 @pytest.fixture

@@ -112,7 +112,7 @@ def test_iterations_of_training_do_the_same(method, monkeypatch):
     found = {}
     for whose, how in ways:
         objective = method.partition("-")[0]
-        make = training._trainer.__wrapped__
+        make = training._trainer
         found[whose, how] = make(SMOKE, models.TINY, "smooth_relu", whose, how, objective, "float32")(x, y, recipe)
     expected = found.pop(ways[0])
     assert (expected - beside).abs().max() > 2 * recipe.alpha
@@ -121,7 +121,7 @@ def test_iterations_of_training_do_the_same(method, monkeypatch):
 
 
 def test_trades_as_published_and_ours(monkeypatch):
-    """From one start, ours: the divergence falls off on all sides of an image, and starts decide where it goes."""
+    """From one start, ours: the divergence rises on all sides of an image, and the start decides where to."""
     recipe = peers.Recipe(5)
     case = attacks.trades(SMOKE, models.TINY, recipe)
     x, y = case.buffers(0)

@@ -137,7 +137,27 @@ def test_peak_memory():
         del y
         return z + 1  # beside z
 
-    assert memory.peak_bytes(call, CPU) == pytest.approx(8000, abs=200)
+    result, held, peak = memory.allocations(call, CPU)
+    assert torch.equal(result, x + 1 + 1 + 1)
+    assert (held, peak) == (pytest.approx(4000, abs=200), pytest.approx(8000, abs=200))
+
+
+def test_what_the_first_call_keeps_counts_as_memory():
+    kept = []
+
+    def make(x):
+        def call():
+            if not kept:
+                kept.append(torch.ones(10_000))
+            return x + 1
+
+        return call
+
+    case = Case(
+        "attacks", "n", "attack", "float32", (10_000,), lambda i: (torch.ones(10_000),), {"a": Side(make)}, whole=True
+    )
+    (row,) = measure.measure(case, HostClock(), CPU, Rounds(2, 2), cache=0)
+    assert row["peak_mb"] == pytest.approx(0.08, abs=0.001)
 
 
 def test_what_a_whole_attack_does_is_observed():
