@@ -41,6 +41,20 @@ def folded(ops: Ops, *, bias_pass: bool) -> list[Op]:
     return left
 
 
+def winograd(ops: Ops) -> list[Op]:
+    """3x3 convolutions with a stride of 1, and their data gradients, by F(4x4, 3x3) in float32: a quarter of the FLOPs.
+
+    Transformations are not in it: at best they are hidden behind products.
+    """
+
+    def takes(op: Op) -> bool:
+        _, filters, taps = op.gemm or (0, 0, 0)
+        plain = op.name in ("convolution", "data_gradient") and not (op.strided or op.depthwise)
+        return plain and taps % (9 * 32) == 0 and filters % 32 == 0
+
+    return [replace(op, flops=op.flops / 4, precision="fp32") if takes(op) else op for op in ops]
+
+
 def fused_blocks(ops: Ops) -> list[Op]:
     """Elementwise operators of the network between two convolutions are one kernel, forward and backward.
 

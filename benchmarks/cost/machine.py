@@ -59,7 +59,7 @@ class Machine:
             return self.memory_us(op.bytes, fraction) + self.ramp * self.kernels(op)
         if op.depthwise:
             return max(op.flops / self.depthwise / MICRO, self.memory_us(op.bytes, DEPTHWISE_SHARE)) + self.ramp
-        rate = (self.conv if "mm" not in op.name else self.matmul)[precision]
+        rate = (self.conv if "mm" not in op.name else self.matmul)[op.precision or precision]
         arithmetic = op.flops / (rate * self.efficiency(op)) / MICRO
         return max(arithmetic, self.memory_us(op.bytes, 0.85)) + self.ramp
 

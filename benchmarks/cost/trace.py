@@ -32,7 +32,8 @@ SHAPE_ONLY = {"convolution_backward": 1, "native_batch_norm_backward": 1, "max_p
 class Op:
     """One operator: tensors read and written, by name, with their bytes. ``gemm``: M, N, K of a convolution or matrix.
 
-    ``part``: "image" for what works on pixels, else "network". ``backward``: after the loss.
+    ``part``: "image" for what works on pixels, else "network". ``backward``: after the loss. ``precision``: of its
+    arithmetic, where that is not the network's.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Op:
     gemm: tuple[int, int, int] | None = None
     depthwise: bool = False
     strided: bool = False
+    precision: str = ""
 
     @property
     def bytes(self) -> int:

@@ -138,6 +138,7 @@ def test_ideas_on_an_h200_are_worth_what_they_were(position):
 def test_ideas_are_never_slower(name):
     for machine in (H200, replace(H200, launch=0.0, graph=0.0, ramp=0.0)):
         worth = cost_model.worth(name, 4, machine, "bf16")
+        assert worth.pop("Winograd's convolutions") is None  # which only CPUs have
         assert all(value >= 1 for value in worth.values()), worth
         assert worth["all of these"] >= max(worth["step and blocks fused"], worth["batch norm folded"])
 
@@ -165,11 +166,13 @@ def test_a_measured_machine(tmp_path, capsys):
     assert machine.copy < machine.cached
     assert cost_model.main(["--rows", str(folder), "--networks", "ResNet-18", "--batches", "32"]) == 0
     text = capsys.readouterr().out
-    # 10 steps of 4 x 0.5554 GMAC x 32 images at 96 GFLOP/s are 7.41 s; with gradients of weights 11.1.
+    # 10 steps of 4 x 0.5554 GMAC x 32 images at 96 GFLOP/s are 7.41 s; with gradients of weights 11.1; with a quarter of
+    # the 0.4907 GMAC of 3x3 convolutions that have a stride of 1 and more than 3 channels 2.5.
     times = {
         line.split("|")[1]: float(line.split("|")[4].split()[0]) for line in text.splitlines() if "|fp32|32|" in line
     }
-    assert 7.4 < times["sat_kernels"] < times["torchattacks"] < 8.9
+    assert 2.5 < times["sat_kernels"] < 3.2
+    assert 7.4 < times["sat_kernels, lower=False"] <= times["torchattacks"] < 8.9
     assert 11.1 < times["foolbox"] < 13.5
     assert "|CUDA graph|-|" in text
 
