@@ -166,8 +166,8 @@ def test_a_measured_machine(tmp_path, capsys):
     assert machine.copy < machine.cached
     assert cost_model.main(["--rows", str(folder), "--networks", "ResNet-18", "--batches", "32"]) == 0
     text = capsys.readouterr().out
-    # 10 steps of 4 x 0.5554 GMAC x 32 images at 96 GFLOP/s are 7.41 s; with gradients of weights 11.1; with a quarter of
-    # the 0.4907 GMAC of 3x3 convolutions that have a stride of 1 and more than 3 channels 2.5.
+    # 10 steps of 4 x 0.5554 GMAC x 32 images at 96 GFLOP/s are 7.41 s; with gradients of weights 11.1; with a quarter
+    # of the 0.4907 GMAC of 3x3 convolutions that have a stride of 1 and more than 3 channels 2.5.
     times = {
         line.split("|")[1]: float(line.split("|")[4].split()[0]) for line in text.splitlines() if "|fp32|32|" in line
     }
