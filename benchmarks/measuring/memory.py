@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import gc
 import math
 import os
 import re
@@ -58,6 +59,7 @@ def allocations(call, device: torch.device) -> tuple[object, int, int]:
     On a CPU from the events of torch's profiler, which its allocator reports: also what compiled code allocates, but
     not what a library does on its own (oneDNN's scratch).
     """
+    gc.collect()  # else garbage of earlier calls may go within this one, whose memory would seem to be less
     if device.type == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()

@@ -166,7 +166,9 @@ class Replica:
     def _lowered(self, x: Tensor, dtype: torch.dtype | None) -> tuple[Callable, Weights, Lowering]:
         inner, graph, normalizations = self._graph()
         channels_last = "channels_last" in self.parts and x.dim() == 4
-        weights = Weights(dtype, channels_last, wide_bias=x.is_cuda, winograd="winograd" in self.parts)
+        # Of the one in float32 that bf16 is checked by, garbage would hold the large weights.
+        winograd = "winograd" in self.parts and dtype == self._dtype
+        weights = Weights(dtype, channels_last, wide_bias=x.is_cuda, winograd=winograd)
         lowering = Lowering(inner, graph, weights, self.parts, bias_in_tail=x.is_cuda and "fuse" in self.parts)
         weights.refresh()
         lowered = lowering.module()
