@@ -70,9 +70,11 @@ def published(x_adv, g, x):
     """The sequence of torchattacks' PGD."""
 
     def call():
+        nonlocal x_adv
         moved = x_adv.detach() + ALPHA * g.sign().to(x.dtype)  # in 16 bits 2/255 would be another number
         delta = torch.clamp(moved - x, min=-EPS, max=EPS)
-        return torch.clamp(x + delta, min=0, max=1).detach()
+        x_adv = torch.clamp(x + delta, min=0, max=1).detach()
+        return x_adv
 
     return call
 

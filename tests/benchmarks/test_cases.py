@@ -38,12 +38,16 @@ def differing(found, expected, tolerance) -> float:
 
 @pytest.mark.parametrize("name", [name for name, case in SMALL.items() if OURS in case.sides and not case.whole])
 def test_sides_do_the_same(name):
-    """Signs may differ where a gradient is about 0."""
-    case = SMALL[name]
+    """After eight calls, when steps have reached the ball's surface. Signs may differ where a gradient is about 0.
+
+    Eager latent steps go from what one forward pass has saved: after one call.
+    """
+    case, calls = SMALL[name], 1 if "act_backward" in name else 8
     results = {}
     for side, way in case.sides.items():
         if way.same and way.installed:
-            results[side] = [t.clone() for t in tensors_of(way.make(*case.buffers(0))())]
+            call = way.make(*case.buffers(0))
+            results[side] = [[t.clone() for t in tensors_of(call())] for _ in range(calls)][-1]
     expected = results.pop(OURS)
     assert expected
     for side, found in results.items():

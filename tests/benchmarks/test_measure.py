@@ -125,6 +125,8 @@ def test_our_own_operators_are_counted_as_they_run():
         counts, result = counting.count(lambda: attack(x, y, sample_ids=torch.arange(2)))
     assert torch.equal(result, expected)
     assert seen.count("sat_kernels::pgd_step_linf_") == 3
+    assert seen.count("sat_kernels::affine_act_") == 3
+    assert "aten::silu" not in seen
     assert 3 * 5 < counts.kernels < len(seen)
 
 
