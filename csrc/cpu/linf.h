@@ -65,12 +65,15 @@ template <class T, class G> void apgd_linf(const AttackStep& job, int64_t begin,
   T *x_adv = static_cast<T*>(job.x_adv), *x_prev = static_cast<T*>(job.x_prev);
   const G* grad = static_cast<const G*>(job.grad);
   const T* x = static_cast<const T*>(job.x);
-  const bool first = job.first;
-  linf_blocks<T>(job, begin, end, [=](const auto& step, int64_t i) SK_INLINE_LAMBDA {
-    const T found = x_adv[i];
-    x_adv[i] = step.with_momentum(found, load(grad[i]), x[i], x_prev[i], first);
-    x_prev[i] = found;
-  });
+  // Constants, one loop each: a choice within it would keep it from being vectorised.
+  const auto run = [&](auto first) {
+    linf_blocks<T>(job, begin, end, [=](const auto& step, int64_t i) SK_INLINE_LAMBDA {
+      const T found = x_adv[i];
+      x_adv[i] = step.with_momentum(found, load(grad[i]), x[i], x_prev[i], first);
+      x_prev[i] = found;
+    });
+  };
+  job.first ? run(std::true_type{}) : run(std::false_type{});
 }
 
 template <class T, class G> void momentum_linf(const AttackStep& job, int64_t begin, int64_t end, void* room) {
