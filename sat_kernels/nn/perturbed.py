@@ -1,7 +1,8 @@
 """An activation whose input is perturbed, for attacks on latent features."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -36,6 +37,8 @@ class PerturbedActivation(torch.nn.Module):
         TypeError, ValueError: an argument is not as above; or, in a forward pass, ``delta`` is not of z's shape.
     """
 
+    _outside_of_graphs: ClassVar[Callable | None] = None
+
     def __init__(
         self,
         activation: str | torch.nn.Module = "silu",
@@ -65,18 +68,10 @@ class PerturbedActivation(torch.nn.Module):
         if self.delta is not None and self.delta.shape != input.shape:
             raise ValueError(f"delta has shape {tuple(self.delta.shape)}: expected the input's, {tuple(input.shape)}")
         if self._steps:
-            return self._stepped(input)
+            return self._outside_of_graphs(self, input)
         if self.delta is None:
             return self.activation(input)
         return act_perturbed(input, self.delta, self.activation)
-
-    @torch.compiler.disable  # a backward pass with side effects stays outside of compiled graphs
-    def _stepped(self, input: Tensor) -> Tensor:
-        if self.delta is None:
-            dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
-            self.delta = torch.zeros_like(input, dtype=dtype, requires_grad=False)
-        # It makes the output require a gradient also where the input does not.
-        return _Stepping.apply(input, torch.empty(0, requires_grad=True), self)
 
     @contextlib.contextmanager
     def stepping(self) -> Iterator[None]:
@@ -84,6 +79,8 @@ class PerturbedActivation(torch.nn.Module):
 
         The step ascends the loss that is differentiated. Learnable numbers of the activation get no gradient then.
         """
+        if PerturbedActivation._outside_of_graphs is None:  # only now, since it imports the compiler
+            PerturbedActivation._outside_of_graphs = staticmethod(torch.compiler.disable(_stepped))
         before, self._steps = self._steps, True
         try:
             yield
@@ -96,6 +93,15 @@ class PerturbedActivation(torch.nn.Module):
 
     def extra_repr(self) -> str:
         return f"eps={self.eps}, alpha={self.alpha}, norm={self.norm!r}, bounds={self.bounds!r}"
+
+
+def _stepped(module: PerturbedActivation, input: Tensor) -> Tensor:
+    """A backward pass with side effects: compiled graphs are not to hold it."""
+    if module.delta is None:
+        dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
+        module.delta = torch.zeros_like(input, dtype=dtype, requires_grad=False)
+    # It makes the output require a gradient also where the input does not.
+    return _Stepping.apply(input, torch.empty(0, requires_grad=True), module)
 
 
 class _Stepping(Function):

@@ -1,7 +1,7 @@
 """Each property catches an attack that lacks it: ours, damaged. And the suite's own machinery."""
 
+import findings
 import pytest
-import report
 from adapters import Adapter, SatKernels, load
 from damages import DAMAGES
 from properties import PROPERTIES
@@ -55,7 +55,7 @@ def test_adapters_are_found_by_name():
 
 def test_a_library_that_does_not_run_is_no_failure_of_properties(capsys):
     with pytest.raises(NotImplementedError):
-        report.main(["adapters:Adapter"])
+        findings.main(["adapters:Adapter"])
     assert capsys.readouterr().out == ""
 
 
@@ -75,8 +75,8 @@ class Pacifist(SatKernels):
 def test_the_report_replaces_its_part_of_a_page(tmp_path, monkeypatch):
     page = tmp_path / "page.md"
     page.write_text("Before.\n<!-- measured -->\nold\n<!-- end -->\nAfter.\n")
-    monkeypatch.setattr(report, "load", lambda name: Pacifist())
-    report.main(["pacifist", "--write", str(page)])
+    monkeypatch.setattr(findings, "load", lambda name: Pacifist())
+    findings.main(["pacifist", "--write", str(page)])
     text = page.read_text()
     assert text.startswith("Before.\n<!-- measured -->\n")
     assert text.endswith("<!-- end -->\nAfter.\n")
@@ -92,7 +92,7 @@ def test_the_report_replaces_its_part_of_a_page(tmp_path, monkeypatch):
 def test_a_page_without_a_place_for_the_report(tmp_path, monkeypatch):
     page = tmp_path / "page.md"
     page.write_text("Before.\n")
-    monkeypatch.setattr(report, "load", lambda name: Pacifist())
+    monkeypatch.setattr(findings, "load", lambda name: Pacifist())
     with pytest.raises(SystemExit):
-        report.main(["pacifist", "--write", str(page)])
+        findings.main(["pacifist", "--write", str(page)])
     assert page.read_text() == "Before.\n"

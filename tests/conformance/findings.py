@@ -1,6 +1,6 @@
 """Runs the suite against several libraries and writes the tables of docs/conformance.md.
 
-python tests/conformance/report.py sat_kernels torchattacks foolbox --write docs/conformance.md
+python tests/conformance/findings.py sat_kernels torchattacks foolbox --write docs/conformance.md
 """
 
 import argparse
