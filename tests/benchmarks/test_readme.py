@@ -1,5 +1,6 @@
 """README.md and docs/performance.md hold the figures of benchmarks/results/<machine>/rows.csv, and no others."""
 
+import csv
 import re
 from pathlib import Path
 
@@ -37,6 +38,23 @@ def test_pages_have_what_was_measured(page):
     for folder, text in sections(page).items():
         for link in re.findall(r"\]\(([^)]+)\)", text):
             assert (page.parent / link).exists(), f"{folder}: {link}"
+
+
+def test_the_table_of_the_demo_is_what_was_measured():
+    """README.md's results of make demo beside the results.csv that it wrote."""
+    with open(ROOT / "benchmarks" / "results" / "epyc-zen3-2cores" / "demo.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    lines = [line.split("|")[1:-1] for line in (ROOT / "README.md").read_text().splitlines()]
+    for row in rows:
+        (cells,) = [cells for cells in lines if len(cells) == 5 and cells[0] == row["activation"]]
+        number = {name: float(value) for name, value in row.items() if value and name != "activation"}
+        assert cells[1:3] == [f"{number['clean_percent']:.1f}", f"{number['robust_percent']:.1f}"]
+        assert cells[4] == f"{number['seconds_per_epoch']:.2f}"
+        if "difference" in number:
+            low, high = number["difference_low"], number["difference_high"]
+            expected = f"{number['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
+            assert cells[3].startswith(expected)
+            assert ("no difference" in cells[3]) == (low <= 0 <= high)
 
 
 @pytest.fixture
