@@ -6,20 +6,21 @@ robust accuracy on the networks of `make demo`, paired by image: held-out images
 
     python benchmarks/strength.py --random
 
-the loss reached on 256 random images by a ResNet-18 with SiLU and random weights: eps 8/255, 10 steps of 2/255.
+the loss reached on 256 images by the ResNet-18 of `make bench`, whose weights are random but for the last layer: eps
+4/255, 10 steps of 1/255.
 """
 
 import argparse
 import warnings
 
 import torch
-import torch.nn.functional as F
+from cases import models
+from cases.setting import Setting
 from yopo import EPS, trained
 
-from sat_kernels import attacks, nn
+from sat_kernels import attacks
 from sat_kernels.attacks.engine import has_bf16
 from sat_kernels.training.config import CompareConfig, TrainConfig
-from sat_kernels.training.models import ResidualNetwork
 
 STEPS = 10
 
@@ -109,26 +110,14 @@ def on_networks(networks: int, seeds: int, folder: str) -> None:
 
 
 def on_random_weights(count: int = 256, batch: int = 32) -> None:
-    generator = torch.Generator().manual_seed(1)
-    x, y = torch.rand(count, 3, 32, 32, generator=generator), torch.randint(10, (count,), generator=generator)
-    torch.manual_seed(0)
-    model = ResidualNetwork(3, 10, 64, nn.SiLU, blocks=(2, 2, 2, 2))
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):  # at first blocks are their shortcuts
-            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+    setting = Setting()
+    model, (x, y) = models.trained(models.RESNET18, "silu", "ours", setting), models.batch(setting, count)
     with torch.no_grad():
-        for part in x.split(batch)[:3]:  # running statistics
-            model(part)
-    model.eval()
-    with torch.no_grad():
-        clean = torch.cat([model(part) for part in x.split(batch)])
-    found = {"no attack": F.cross_entropy(clean.double(), y).item()}
-    for library, (attack,) in usable([model], 8 / 255, 2 / 255):
+        found = {"no attack": models.strength(model, x, y)["loss"]}
+    for library, (attack,) in usable([model], 4 / 255, 1 / 255):
         torch.manual_seed(0)
         x_adv = torch.cat([attack(*part) for part in zip(x.split(batch), y.split(batch), strict=True)])
-        with torch.no_grad():
-            logits = torch.cat([model.eval()(part) for part in x_adv.split(batch)])
-        found[library] = F.cross_entropy(logits.double(), y).item()
+        found[library] = models.strength(model, x_adv, y)["loss"]
     print("|library|mean loss|ours over it|")
     print("|-|-|-|")
     for library, loss in found.items():
