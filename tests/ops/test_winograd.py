@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from raw import needs_extension
 from torch.library import opcheck
 
-from sat_kernels.ops import winograd
-from sat_kernels.ops.winograd import WinogradConv2d
+from sat_kernels.attacks.engine import winograd
+from sat_kernels.attacks.engine.winograd import WinogradConv2d
 
 pytestmark = needs_extension
 
@@ -61,7 +61,8 @@ def test_any_shape(dtype, samples, channels, filters, size, padding, bias, layou
     grad = torch.randn_like(y)
     wanted = torch.nn.grad.conv2d_input(x.shape, weight.double(), grad.double(), padding=padding)
     poisoned(*wanted.shape)
-    check(convolution.input_gradient(grad), wanted)
+    check(convolution.input_gradient(x.shape, grad), wanted)
+    check(convolution.input_gradient(x.shape, grad.contiguous()), wanted)
 
 
 @pytest.mark.parametrize(("samples", "channels", "size"), [(40, 64, 32), (64, 256, 8), (64, 512, 4)])
@@ -160,10 +161,16 @@ def test_errors_of_weights(out, weight, said):
 
 def test_what_is_taken():
     def takes(
-        shape=(32, 64, 8, 8), filters=64, dtype=torch.float32, padding=(1, 1), kernel=3, layout=torch.channels_last
+        shape=(32, 64, 8, 8),
+        filters=64,
+        dtype=torch.float32,
+        padding=(1, 1),
+        kernel=3,
+        layout=torch.channels_last,
+        **how,
     ):
         x = torch.empty(shape, dtype=dtype).contiguous(memory_format=layout)
-        return winograd.takes(x, torch.empty(filters, shape[1], kernel, kernel), padding)
+        return winograd.takes(x, torch.empty(filters, shape[1], kernel, kernel), padding=padding, **how)
 
     assert takes()
     assert takes(shape=(32, 512, 4, 4), filters=512)
@@ -173,6 +180,9 @@ def test_what_is_taken():
     assert not takes(dtype=torch.float64)
     assert not takes(layout=torch.contiguous_format)
     assert not takes(padding=(3, 3))
+    assert not takes(stride=(2, 2))
+    assert not takes(dilation=(2, 2))
+    assert not takes(groups=2)
     assert not takes(shape=(2, 64, 4, 4))  # two tiles
     assert not takes(shape=(64, 64, 2, 2))  # a quarter of a tile
     assert not takes(shape=(64, 64, 2, 2), padding=(0, 0))  # nothing

@@ -7,7 +7,8 @@ from torch.autograd import Function
 from torch.nn import Module
 
 from ...ops.affine_act import affine_act_
-from .convolutions import PackedConv2d, Winograd, input_gradient, packs
+from . import winograd
+from .convolutions import PackedConv2d, input_gradient, packs
 
 
 class Layer(Module):
@@ -25,7 +26,7 @@ class Layer(Module):
             self.geometry = (source.stride, source.padding, source.dilation, source.groups)
         self._may_use_winograd = winograd
         self._packed: PackedConv2d | None = None
-        self._winograd: Winograd | None = None
+        self._winograd: winograd.WinogradConv2d | None = None
 
     @property
     def uses_winograd(self) -> bool:
@@ -39,21 +40,25 @@ class Layer(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.to(self.weight.dtype)
+        if self._is_for_winograd(x):
+            if self._winograd is None:
+                self._winograd = winograd.WinogradConv2d(self.weight, self.geometry[1])
+            return _Prepared.apply(x, self._winograd, self.bias)
         bias = None if self.bias is None else self.bias.to(x.dtype)
         if not self.geometry:
             return F.linear(x, self.weight, bias)  # which does not keep x
         if torch.compiler.is_compiling():  # which has its own rules for what is kept
             return F.conv2d(x, self.weight, bias, *self.geometry)
         *geometry, groups = self.geometry
-        if self._may_use_winograd and Winograd.takes(x, self.weight, *self.geometry):
-            if self._winograd is None:
-                self._winograd = Winograd(self.weight, self.geometry[1])
-            return _Prepared.apply(x, self._winograd, self.bias)
         if not packs(x, groups):
             return _Conv2d.apply(x, self.weight, bias, *self.geometry)
         if self._packed is None:
             self._packed = PackedConv2d(x, self.weight, *geometry)
         return _Prepared.apply(x, self._packed, bias)
+
+    def _is_for_winograd(self, x: Tensor) -> bool:
+        usable = self._may_use_winograd and self.geometry and not torch.compiler.is_compiling()
+        return bool(usable) and winograd.takes(x, self.weight, *self.geometry)
 
 
 class _Conv2d(Function):

@@ -1,10 +1,8 @@
-"""Convolutions for input gradients; on a CPU by Winograd's algorithm, or else with weights in oneDNN's own layout, to
-which plain calls reorder them each time: 7 % of a pass of ResNet-18."""
+"""Convolutions for input gradients; on a CPU with weights in oneDNN's own layout, to which plain calls reorder them
+each time: 7 % of a pass of ResNet-18. winograd.py has others."""
 
 import torch
 from torch import Tensor
-
-from ...ops import winograd
 
 _reorder = torch.ops.mkldnn._reorder_convolution_weight if torch.backends.mkldnn.is_available() else None
 _convolve = torch.ops.mkldnn._convolution_pointwise if torch.backends.mkldnn.is_available() else None
@@ -55,26 +53,3 @@ class PackedConv2d:
             turned = self._weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
             self._turned = _reorder(turned, *geometry, grad.shape)
         return _convolve(grad, self._turned, None, *geometry, "none", [], "")
-
-
-class Winograd:
-    """:class:`PackedConv2d`'s twin, see :mod:`sat_kernels.ops.winograd`, for weights that stay where they are."""
-
-    def __init__(self, weight: Tensor, padding):
-        self._conv, self._weight, self._padding = winograd.WinogradConv2d(weight, padding), weight, padding
-
-    @staticmethod
-    def takes(x: Tensor, weight: Tensor, stride, padding, dilation, groups: int) -> bool:
-        plain = tuple(stride) == tuple(dilation) == (1, 1) and groups == 1
-        return plain and winograd.takes(x, weight, padding)
-
-    def changed(self) -> None:
-        self._conv.changed()
-
-    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        return self._conv.forward(x, bias)
-
-    def input_gradient(self, shape: torch.Size, grad: Tensor) -> Tensor:
-        if winograd.takes(grad, self._weight, tuple(2 - p for p in self._padding)):
-            return self._conv.input_gradient(grad)
-        return input_gradient(shape, self._weight, grad, (1, 1), self._padding, (1, 1), 1)

@@ -11,8 +11,7 @@ from torch.nn.utils import parametrizations
 from zoo import MODELS, Branching, PostActivation, batch, frozen, make, network
 
 from sat_kernels.attacks import PGD
-from sat_kernels.attacks.engine import PARTS, Replica, has_bf16
-from sat_kernels.ops import winograd
+from sat_kernels.attacks.engine import PARTS, Replica, has_bf16, winograd
 
 
 def gradient(function, x):

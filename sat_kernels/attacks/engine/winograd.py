@@ -4,7 +4,7 @@ quarter of the multiplications of a direct convolution. On CPUs."""
 import torch
 from torch import Tensor
 
-from .._extension import KERNELS
+from ..._extension import KERNELS
 
 # Numbers of channels and filters are multiples of it: two vectors of the widest registers.
 MULTIPLE = 32
@@ -26,8 +26,10 @@ def usable(dtype: torch.dtype) -> bool:
     return _HAS_KERNEL and (dtype is torch.float32 or (dtype is torch.bfloat16 and not _HAS_AMX))
 
 
-def takes(x: Tensor, weight: Tensor, padding: tuple[int, int]) -> bool:
-    """Whether :class:`WinogradConv2d` of ``weight`` takes ``x``, and is faster than a direct convolution."""
+def takes(x: Tensor, weight: Tensor, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups: int = 1) -> bool:
+    """Whether :class:`WinogradConv2d` takes the place of that convolution of ``x``, and is faster."""
+    if not tuple(stride) == tuple(dilation) == (1, 1) or groups != 1:
+        return False
     if not (usable(x.dtype) and x.is_cpu and x.dim() == 4 and weight.shape[2:] == (3, 3)):
         return False
     if any(size % MULTIPLE for size in weight.shape[:2]) or not x.is_contiguous(memory_format=torch.channels_last):
@@ -40,7 +42,7 @@ def takes(x: Tensor, weight: Tensor, padding: tuple[int, int]) -> bool:
 
 
 class WinogradConv2d:
-    """The convolution by ``weight``, and its gradient at the input, for what :func:`takes` says.
+    """:class:`PackedConv2d`'s twin, for what :func:`takes` says.
 
     Args:
         weight: (filters, channels, 3, 3), float32 or bfloat16. Call :meth:`changed` when it has other values.
@@ -61,8 +63,9 @@ class WinogradConv2d:
         bias = None if bias is None else bias.float()
         return _conv2d(x, self._as_taken(turned=False), bias, *self.padding)
 
-    def input_gradient(self, grad: Tensor) -> Tensor:
-        """``grad``: (B, filters, H', W'), in channels_last."""
+    def input_gradient(self, shape: torch.Size, grad: Tensor) -> Tensor:
+        """At the input, of that shape; ``grad``: (B, filters, H', W')."""
+        grad = grad.contiguous(memory_format=torch.channels_last)
         return _conv2d(grad, self._as_taken(turned=True), None, *(2 - p for p in self.padding))
 
     def _as_taken(self, turned: bool) -> Tensor:
