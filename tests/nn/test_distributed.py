@@ -85,6 +85,8 @@ def work(folder, rank):
     with open(os.path.join(folder, f"{rank}.json"), "w") as file:
         json.dump(results, file)
     dist.destroy_process_group()
+    # At an ordinary exit torch 2.15 aborts in 1 of 40 runs: a thread of Gloo's, perhaps FSDP's, is still there.
+    os._exit(0)
 
 
 @pytest.fixture(scope="module")
