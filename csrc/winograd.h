@@ -24,12 +24,12 @@ struct Winograd {
   int64_t tiles() const { return samples * rows() * columns(); }
 };
 
-// Filters to be transformed: that of filter f and channel c begins at from[f * filter_step + c * channel_step].
-// `turned`: by 180 degrees, as a convolution's input gradient needs them.
-struct WinogradWeight {
-  const float* from;
-  float* out;
-  int64_t filters, channels, filter_step, channel_step, row_step, column_step;
+// Filters as a model has them: (filters, channels, 3, 3) in channels_last, float or BFloat16. `turned`: those of the
+// convolution that is its input gradient; filters and channels have changed places then, memory is
+// (channels, filters, 3, 3), and each filter is to be turned by 180 degrees.
+struct WinogradFilters {
+  const void* from;
+  int64_t filters, channels;
   bool turned;
 };
 

@@ -72,8 +72,25 @@ def foolbox(model, recipe: Recipe, setting: Setting) -> Attack:
 def autoattack(model, recipe: Recipe, setting: Setting) -> Attack:
     from autoattack.autopgd_base import APGDAttack
 
-    attack = APGDAttack(model, recipe.steps, "Linf", eps=recipe.eps, loss="ce", seed=0, device=setting.device)
-    return _in_precision(attack.perturb, recipe)
+    return _run_of(APGDAttack(model, recipe.steps, "Linf", eps=recipe.eps, device=setting.device), recipe)
+
+
+def torchattacks_apgd(model, recipe: Recipe, setting: Setting) -> Attack:
+    import torchattacks
+
+    return _run_of(torchattacks.APGD(model, "Linf", recipe.eps, recipe.steps), recipe)
+
+
+def _run_of(apgd, recipe: Recipe) -> Attack:
+    """One run for the whole batch: the attack itself leaves out what the clean model gets wrong, after a pass of its
+    own."""
+
+    def attack(x, y):
+        if hasattr(apgd, "init_hyperparam"):
+            apgd.init_hyperparam(x)
+        return apgd.attack_single_run(x, y)[3]
+
+    return _in_precision(attack, recipe)
 
 
 def advertorch(model, recipe: Recipe, setting: Setting) -> Attack:

@@ -69,7 +69,7 @@ struct AffineActKernels {
 // `at_once` of them.
 struct WinogradKernels {
   int64_t panel, together, at_once;
-  void (*weight)(const WinogradWeight&, int64_t begin, int64_t end);
+  void (*weight[int(DType::count)])(const WinogradFilters&, int64_t begin, int64_t end, float* weights);
   void (*inputs[int(DType::count)])(const Winograd&, int64_t first, int64_t begin, int64_t end, float* inputs,
                                     int64_t step);
   void (*outputs[int(DType::count)])(const Winograd&, int64_t first, int64_t start, int64_t count, int64_t panel,

@@ -53,9 +53,9 @@ SK_FN void after(const Wide (&m)[kTile], Wide (&out)[kTileOut]) {
   out[3] = b + 8.0f * d + m[5];
 }
 
-// G g, of 3 numbers.
-template <class T> SK_FN void of_filter(const T (&g)[3], T (&out)[kTile]) {
-  const T sum = (g[0] + g[2]) * (-1.0f / 6), far = g[0] * (1.0f / 24) + g[2] * (1.0f / 6);
+// G g.
+SK_FN void of_filter(const Wide (&g)[3], Wide (&out)[kTile]) {
+  const Wide sum = (g[0] + g[2]) * (-1.0f / 6), far = g[0] * (1.0f / 24) + g[2] * (1.0f / 6);
   out[0] = g[0] * 0.25f;
   out[1] = sum - g[1] * (1.0f / 6);
   out[2] = sum + g[1] * (1.0f / 6);
@@ -161,22 +161,47 @@ void winograd_outputs(const Winograd& job, int64_t first, int64_t start, int64_t
   }
 }
 
+// The rows of a square as columns.
+template <int step> SK_FN void exchange(Wide (&rows)[kWide]) {
+  typedef int32_t Places __attribute__((vector_size(4 * kWide)));
+  Places low, high;
+  for (int i = 0; i < kWide; ++i) {
+    low[i] = i & step ? kWide + i - step : i;
+    high[i] = i & step ? kWide + i : i + step;
+  }
+  for (int i = 0; i < kWide; ++i) {
+    if (i & step) continue;
+    const Wide a = rows[i], b = rows[i + step];
+    rows[i] = __builtin_shuffle(a, b, low);
+    rows[i + step] = __builtin_shuffle(a, b, high);
+  }
+}
+SK_FN void rows_to_columns(Wide (&rows)[kWide]) {
+  exchange<1>(rows);
+  exchange<2>(rows);
+  if constexpr (kWide > 4) exchange<4>(rows);
+  if constexpr (kWide > 8) exchange<8>(rows);
+}
+
 // Panels [begin, end): weights[panel][place][channel][filter of the panel].
-inline void winograd_weight(const WinogradWeight& job, int64_t begin, int64_t end) {
+template <class S> void winograd_weight(const WinogradFilters& job, int64_t begin, int64_t end, float* weights) {
+  const S* from = static_cast<const S*>(job.from);
   const int64_t step = job.channels * kPanel;  // of a place
-  for (int64_t panel = begin; panel < end; ++panel) {
-    for (int64_t c = 0; c < job.channels; ++c) {
-      float* to = job.out + panel * kPlaces * step + c * kPanel;
-      for (int64_t part = 0; part < kPanel; part += kWide) {
-        Wide g[3][3], half[kTile][3];
-        for (int i = 0; i < 9; ++i) {
-          const int place = job.turned ? 8 - i : i;
-          const float* from = job.from + (panel * kPanel + part) * job.filter_step + c * job.channel_step +
-                              place / 3 * job.row_step + place % 3 * job.column_step;
-          for (int k = 0; k < kWide; ++k) g[i / 3][i % 3][k] = from[k * job.filter_step];
+  for (int64_t filter = begin * kPanel; filter < end * kPanel; filter += kWide) {
+    float* out = weights + filter / kPanel * kPlaces * step + filter % kPanel;
+    for (int64_t c = 0; c < job.channels; c += kWide) {
+      Wide g[9][kWide];
+      for (int tap = 0; tap < 9; ++tap) {
+        for (int k = 0; k < kWide; ++k) {
+          g[tap][k] = wide(job.turned ? from + ((c + k) * 9 + 8 - tap) * job.filters + filter
+                                      : from + ((filter + k) * 9 + tap) * job.channels + c);
         }
+        if (!job.turned) rows_to_columns(g[tap]);
+      }
+      for (int k = 0; k < kWide; ++k) {
+        Wide half[kTile][3];
         for (int j = 0; j < 3; ++j) {
-          const Wide column[3] = {g[0][j], g[1][j], g[2][j]};
+          const Wide column[3] = {g[j][k], g[3 + j][k], g[6 + j][k]};
           Wide done[kTile];
           of_filter(column, done);
           for (int i = 0; i < kTile; ++i) half[i][j] = done[i];
@@ -184,7 +209,7 @@ inline void winograd_weight(const WinogradWeight& job, int64_t begin, int64_t en
         for (int i = 0; i < kTile; ++i) {
           Wide done[kTile];
           of_filter(half[i], done);
-          for (int j = 0; j < kTile; ++j) put_wide(to + (i * kTile + j) * step + part, done[j]);
+          for (int j = 0; j < kTile; ++j) put_wide(out + (i * kTile + j) * step + (c + k) * kPanel, done[j]);
         }
       }
     }
@@ -196,7 +221,8 @@ inline WinogradKernels winograd_kernels() {
   k.panel = kPanel;
   k.together = kTogether;
   k.at_once = kAtOnce;
-  k.weight = &winograd_weight;
+  k.weight[int(DType::float32)] = &winograd_weight<float>;
+  k.weight[int(DType::bfloat16)] = &winograd_weight<BFloat16>;
   k.inputs[int(DType::float32)] = &winograd_inputs<float>;
   k.inputs[int(DType::bfloat16)] = &winograd_inputs<BFloat16>;
   k.outputs[int(DType::float32)] = &winograd_outputs<float>;

@@ -25,28 +25,23 @@ template <int which> float* room(int64_t floats) {
 
 // `out`, one number for each of 36 places of each filter and channel, is what winograd_conv2d takes, of the same instruction set.
 void winograd_weight_(Tensor out, Tensor weight, bool turned) {
-  const auto sizes = weight.sizes(), strides = weight.strides();
-  STD_TORCH_CHECK(weight.scalar_type() == ScalarType::Float && sizes.size() == 4 && sizes[2] == 3 && sizes[3] == 3,
-                  "weight: expected a float32 tensor (filters, channels, 3, 3)");
   const WinogradKernels& k = attack_kernels().winograd;
-  const int filters = turned ? 1 : 0, channels = 1 - filters;  // the dimensions
-  STD_TORCH_CHECK(sizes[filters] % k.panel == 0, "weight: expected a number of filters (turned: of channels) that is a multiple of ",
-                  k.panel);
+  const auto sizes = weight.sizes(), strides = weight.strides();
+  const DType dtype = dtype_of(weight);
+  STD_TORCH_CHECK(dtype == DType::float32 || dtype == DType::bfloat16, "weight: expected float32 or bfloat16");
+  STD_TORCH_CHECK(sizes.size() == 4 && sizes[2] == 3 && sizes[3] == 3 && strides[0] == 9 * sizes[1] && strides[1] == 1 &&
+                      strides[2] == 3 * sizes[1] && strides[3] == sizes[1],
+                  "weight: expected (filters, channels, 3, 3) in channels_last memory");
+  STD_TORCH_CHECK(sizes[0] % k.panel == 0 && sizes[1] % k.panel == 0,
+                  "weight: expected numbers of filters and channels that are multiples of ", k.panel);
   STD_TORCH_CHECK(out.scalar_type() == ScalarType::Float && out.is_contiguous() &&
                       out.numel() == kPlaces * sizes[0] * sizes[1],
                   "out: expected a contiguous float32 tensor with 36 numbers for each filter and channel");
-  WinogradWeight job{};
-  job.from = static_cast<const float*>(weight.const_data_ptr());
-  job.out = static_cast<float*>(out.mutable_data_ptr());
-  job.filters = sizes[filters];
-  job.channels = sizes[channels];
-  job.filter_step = strides[filters];
-  job.channel_step = strides[channels];
-  job.row_step = strides[2];
-  job.column_step = strides[3];
-  job.turned = turned;
-  torch::stable::parallel_for(0, job.filters / k.panel, 1,
-                              [&](int64_t begin, int64_t end) { k.weight(job, begin, end); });
+  const WinogradFilters job{weight.const_data_ptr(), sizes[turned ? 1 : 0], sizes[turned ? 0 : 1], turned};
+  float* weights = static_cast<float*>(out.mutable_data_ptr());
+  torch::stable::parallel_for(0, job.filters / k.panel, 1, [&](int64_t begin, int64_t end) {
+    k.weight[int(dtype)](job, begin, end, weights);
+  });
 }
 
 // `x` is (samples, channels, height, width) in channels_last, and so is the result.

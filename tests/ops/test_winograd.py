@@ -116,7 +116,7 @@ def test_threads_make_no_difference():
 
 def test_opcheck():
     x, weight, bias = sample((2, 32, 5, 6), 64)
-    taken = torch.empty(36 * 64 * 32)
+    taken, weight = torch.empty(36 * 64 * 32), weight.contiguous(memory_format=torch.channels_last)
     opcheck(OPERATORS.winograd_weight_.default, (taken, weight, False))
     OPERATORS.winograd_weight_(taken, weight, False)
     opcheck(OPERATORS.winograd_conv2d.default, (x, taken, bias, 1, 0))
@@ -149,14 +149,18 @@ def test_errors(changes, said):
 @pytest.mark.parametrize(
     ("out", "weight", "said"),
     [
-        (torch.zeros(36 * 32 * 32), torch.zeros(32, 32, 5, 5), "weight: expected a float32 tensor"),
-        (torch.zeros(36 * 32 * 31), torch.zeros(31, 32, 3, 3), "multiple of"),
+        (torch.zeros(36 * 32 * 32), torch.zeros(32, 32, 3, 3, dtype=torch.float64), "weight: expected float32 or"),
+        (torch.zeros(36 * 32 * 32), torch.zeros(32, 32, 5, 5), "weight: expected .filters, channels, 3, 3. in"),
+        (torch.zeros(36 * 32 * 31), torch.zeros(31, 32, 3, 3), "multiples of"),
+        (torch.zeros(36 * 32 * 31), torch.zeros(32, 31, 3, 3), "multiples of"),
         (torch.zeros(9 * 32 * 32), torch.zeros(32, 32, 3, 3), "out: expected a contiguous float32 tensor"),
     ],
 )
 def test_errors_of_weights(out, weight, said):
     with pytest.raises(RuntimeError, match=said):
-        OPERATORS.winograd_weight_(out, weight, False)
+        OPERATORS.winograd_weight_(out, weight.contiguous(memory_format=torch.channels_last), False)
+    with pytest.raises(RuntimeError, match=r"channels_last memory"):
+        OPERATORS.winograd_weight_(torch.zeros(36 * 32 * 32), torch.zeros(32, 32, 3, 3), False)
 
 
 def test_what_is_taken():

@@ -70,9 +70,9 @@ class WinogradConv2d:
 
     def _as_taken(self, turned: bool) -> Tensor:
         if turned not in self._current:
-            weight = self.weight.float()
+            weight = self.weight.contiguous(memory_format=torch.channels_last)
             if turned not in self._transformed:
-                self._transformed[turned] = weight.new_empty(4 * weight.numel())  # 36 numbers for 9
+                self._transformed[turned] = weight.new_empty(4 * weight.numel(), dtype=torch.float32)  # 36 for 9
             _weight(self._transformed[turned], weight, turned)
             self._current.add(turned)
         return self._transformed[turned]
