@@ -85,10 +85,18 @@ template <class T, class G> void momentum_linf(const AttackStep& job, int64_t be
     const int64_t first = sample * job.sample_size;
     const auto mean = mean_gradient<T>(Team(room), grad + first, job.sample_size);
     const T decay = T(job.decay);
-    linf_blocks<T>(job, first, first + job.sample_size, [=](const auto& step, int64_t i) SK_INLINE_LAMBDA {
-      momentum[i] = decay * momentum[i] + mean.share(load(grad[i]));
-      x_adv[i] = step(x_adv[i], momentum[i], x[i]);
-    });
+    const auto element = [=](const auto& step, int64_t i) SK_INLINE_LAMBDA {
+      const T g = decay * momentum[i] + mean.share(load(grad[i])), moved = step(x_adv[i], g, x[i]);
+      momentum[i] = g;
+      x_adv[i] = moved;
+    };
+    if (is_plain(job)) {
+      const LinfStep<T> step{T(job.alpha.number), T(job.eps.number), T(job.lowest), T(job.highest)};
+      SK_INDEPENDENT
+      for (int64_t i = first; i < first + job.sample_size; ++i) element(step, i);
+    } else {
+      linf_blocks<T>(job, first, first + job.sample_size, element);
+    }
   }
 }
 

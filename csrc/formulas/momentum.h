@@ -21,14 +21,21 @@ template <class T> struct MeanGradient {
 
 template <class T, class G, class Team>
 SK_FN MeanGradient<T> mean_gradient(const Team& team, const G* grad, int64_t size) {
-  // The sum, the same for numbers so large that it would overflow, and how many are infinite.
-  const auto sums = team.template sum<3>(size, [=](auto at) SK_INLINE_LAMBDA {
-    const T g = absolute(T(team.read(grad, at)));
-    const double counted = g <= FloatBits<T>::kLargest ? double(g) : 0;
-    return Terms<double, 3>{{counted, counted * 0x1p-64, g > FloatBits<T>::kLargest ? 1.0 : 0.0}};
-  });
-  const bool infinite = sums.of[2] > 0, large = sums.of[0] > FloatBits<double>::kLargest;
-  const double sum = infinite ? sums.of[2] : large ? sums.of[1] : sums.of[0];
+  double sum = team.template sum<1>(size, [=](auto at) SK_INLINE_LAMBDA {
+    return Terms<T, 1>{{absolute(T(team.read(grad, at)))}};
+  }).of[0];
+  bool infinite = false, large = false;
+  if (!(sum <= FloatBits<double>::kLargest)) {
+    // The sum of what is finite, the same for numbers so large that it would overflow, and how many are infinite.
+    const auto sums = team.template sum<3>(size, [=](auto at) SK_INLINE_LAMBDA {
+      const T g = absolute(T(team.read(grad, at)));
+      const double counted = g <= FloatBits<T>::kLargest ? double(g) : 0;
+      return Terms<double, 3>{{counted, counted * 0x1p-64, g > FloatBits<T>::kLargest ? 1.0 : 0.0}};
+    });
+    infinite = sums.of[2] > 0;
+    large = sums.of[0] > FloatBits<double>::kLargest;
+    sum = infinite ? sums.of[2] : large ? sums.of[1] : sums.of[0];
+  }
   if (!(sum > 0)) return {T(0), T(0), infinite};
   // size / sum: half of the exponent for each factor.
   int exponent;
