@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import fx
+from torch import Tensor, fx
 from torch.nn import Module
 
 from ... import functional
@@ -26,10 +26,22 @@ _FUNCTIONS = {getattr(home, name): name for name in ACTIVATIONS for home in (F, 
 
 
 class Lowering:
-    """Rewrites ``graph`` of ``model`` in place; ``counts`` tells what was done."""
+    """Rewrites ``graph`` of ``model`` in place; ``counts`` tells what was done.
 
-    def __init__(self, model: Module, graph: fx.Graph, weights: Weights, parts: frozenset[str], bias_in_tail: bool):
+    ``constants``: the tensors that the graph, but not the model has.
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        graph: fx.Graph,
+        constants: dict[str, Tensor],
+        weights: Weights,
+        parts: frozenset[str],
+        bias_in_tail: bool,
+    ):
         self.model, self.graph, self.weights, self.bias_in_tail = model, graph, weights, bias_in_tail
+        self.constants = constants
         self.modules = dict(model.named_modules(remove_duplicate=False))
         self.made: dict[str, Module] = {}
         self.counts: Counter[str] = Counter()
@@ -45,7 +57,8 @@ class Lowering:
         """The rewritten graph, which refers to the user's modules and tensors where it has not replaced them."""
         self.graph.lint()
         targets = {node.target for node in self.graph.nodes if node.op in ("call_module", "get_attr")}
-        root = {name: self.made.get(name, None) or _attribute(self.model, name) for name in targets}
+        new = {**self.constants, **self.made}
+        root = {name: new[name] if name in new else _attribute(self.model, name) for name in targets}
         return fx.GraphModule(root, self.graph, type(self.model).__name__)
 
     def _each(self, rewrite: Callable[[fx.Node], None]) -> None:
@@ -63,7 +76,7 @@ class Lowering:
 
     def _insert(self, before: fx.Node, block: Module, arguments: tuple) -> fx.Node:
         name = f"{type(block).__name__.lower()}_{len(self.made)}"
-        while name in self.modules:
+        while name in self.modules or name in self.constants or hasattr(self.model, name):
             name += "_"
         self.made[name] = block
         with self.graph.inserting_before(before):
@@ -77,7 +90,7 @@ class Lowering:
         for node in list(self.graph.nodes):
             module = self._module(node)
             idle = type(module) in _DROPOUTS and not module.training
-            if (type(module) is torch.nn.Identity or idle) and is_plain(module):
+            if (type(module) is torch.nn.Identity or idle) and is_plain(module) and node.args:
                 self._replace(node, node.args[0])
 
     def _lower_layers(self, fold: bool) -> None:

@@ -2,6 +2,7 @@
 needs."""
 
 import contextlib
+import copy
 from collections import Counter
 from collections.abc import Callable, Collection
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, fx
 from torch.nn import Module
 
+from ...nn.perturbed import PerturbedActivation
 from ..normalized import Normalized
 from .lowering import Lowering
 from .tracing import Snapshot, is_plain, trace
@@ -18,6 +20,9 @@ from .weights import Weights
 PARTS = ("layers", "fold", "fuse", "channels_last", "winograd")
 # How far logits may be from the model's own, of their largest: what rounding of folded weights explains.
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-9}
+# Likewise gradients, of their length. In float32 a rounding may decide a ReLU or a maximum, which changed 1 % of VGG's
+# gradient and half of an untrained GoogLeNet's: float64 decides then.
+_GRADIENT_TOLERANCE = {torch.float32: 0.02, torch.float64: 1e-3}
 
 
 class Replica:
@@ -60,7 +65,8 @@ class Replica:
         """For inputs such as ``x``; within the attack's isolation."""
         self._expired = False
         lowers = self.parts and isinstance(self.model, Module)
-        seen = (Snapshot(self.model) if lowers else None, x.device, x.dtype, x.dim())
+        hooks = bool(torch.nn.modules.module._has_any_global_hook())
+        seen = (Snapshot(self.model) if lowers else None, hooks, x.device, x.dtype, x.dim())
         if seen == self._seen:
             if self._weights is not None:
                 self._weights.refresh()
@@ -73,7 +79,7 @@ class Replica:
         if self._expired:  # only now, since some attacks have ways of their own
             self.refresh(x.detach())
         with self._autocast(x.device):
-            return self._run(x)
+            return self._run(x.clone())  # models may begin in place
 
     def explain(self) -> str:
         """What was done to the model, a line each."""
@@ -88,12 +94,12 @@ class Replica:
         self._dtype = torch.bfloat16 if self.precision == "bf16" and has_bf16(x.device) else None
         why_not = self._why_not(x)
         if not why_not:
-            with _buffers_kept(self.model):
-                before, (input, wanted) = Snapshot(self.model), self._example(x)
+            with _buffers_kept(self.model), _without_latent_steps(self.model):
+                before = Snapshot(self.model)
+                with torch.enable_grad():
+                    input, logits = self._example(x)
                 self._remembers = before != Snapshot(self.model)
-                why_not = (
-                    "its forward pass changes its attributes" if self._remembers else self._try_to_lower(input, wanted)
-                )
+                why_not = self._why_not(x) or self._try_to_lower(input, logits)
         how = f"runs as it is: {why_not}" if why_not else "lowered"
         self.notes.insert(0, f"{self.part}: {type(self.model).__name__}, {how}")
         self.notes.append(self._about_precision(x.device))
@@ -101,30 +107,42 @@ class Replica:
             self._compile()
 
     def _compile(self) -> None:
-        self._run = torch.compile(self._run, dynamic=False)
+        run = self._run
+
+        def compiled(x: Tensor) -> Tensor:
+            return run(x)
+
+        # torch.compile counts compilations per code object, and gives up at 8: this one is the replica's own.
+        compiled.__code__ = compiled.__code__.replace()
+        self._run = torch.compile(compiled, dynamic=False)
         self.notes.append("compiled by torch.compile, for static shapes")
 
     def _autocast(self, device: torch.device):
         return torch.autocast(device.type, self._dtype) if self._dtype else contextlib.nullcontext()
 
     def _example(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """An input of what is lowered, and what comes out."""
-        return x, self.model(x.clone())
+        """An input of what is lowered, a leaf, and what comes out."""
+        leaf = x.detach().clone().requires_grad_()
+        return leaf, self.model(leaf.clone())
 
-    def _graph(self) -> tuple[Module, fx.Graph, list[Normalized]]:
-        """What is lowered, as the module that has it and its graph; and what normalises its input."""
+    def _graph(self) -> tuple[Module, fx.Graph, dict[str, Tensor], list[Normalized]]:
+        """What is lowered, as the module that has it, its graph and constants; and what normalises its input."""
         inner, normalizations = within_normalized(self.model)
-        return inner, trace(inner), normalizations
+        return inner, *trace(inner), normalizations
 
-    def _try_to_lower(self, x: Tensor, wanted) -> str:
+    def _try_to_lower(self, input: Tensor, logits: Tensor) -> str:
         """Why it could not be, if so."""
-        try:
-            self._lower(x, wanted)
-        # Whatever the user's code raises when it is traced: it can still be run.
-        except Exception as error:
-            self._run, self._weights, self.notes = self.model, None, []
-            return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
-        return ""
+        why_not, wanted = "", None
+        for parts in (self.parts, self.parts - {"channels_last", "winograd"}):  # whose memory view() may not take
+            try:
+                wanted = wanted or _answer(input, logits)
+                self._lower(input.detach(), wanted, parts)
+                return ""
+            # Whatever the user's code raises when it is traced: it can still be run.
+            except Exception as error:
+                self._run, self._weights, self.notes = self.model, None, []
+                why_not = why_not or f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+        return why_not
 
     def _about_precision(self, device: torch.device) -> str:
         if self.precision == "fp32":
@@ -143,7 +161,7 @@ class Replica:
             return "its forward pass changes its attributes"
         if isinstance(self.model, (torch.jit.ScriptModule, torch._dynamo.OptimizedModule)):
             return "it is compiled already"
-        if not is_plain(self.model):
+        if not is_plain(self.model) or torch.nn.modules.module._has_any_global_hook():
             return "it has hooks"
         if any(isinstance(m, torch.nn.modules.dropout._DropoutNd) and m.training for m in self.model.modules()):
             return "its dropout is active"
@@ -152,26 +170,40 @@ class Replica:
             return f"its parameters are not all {x.dtype}, as the input is"
         return ""
 
-    def _lower(self, x: Tensor, wanted: Tensor) -> None:
-        run, weights, lowering = self._lowered(x, None)
-        _check(run(x.clone()), wanted, x.dtype)
+    def _lower(self, x: Tensor, wanted: tuple[Tensor, Tensor], parts: frozenset[str]) -> None:
+        run, weights, lowering = self._lowered(x, None, parts)
+        with torch.enable_grad():
+            leaf = x.clone().requires_grad_()
+            apart = _check(_answer(leaf, run(leaf.clone())), wanted, x.dtype)
+        if apart > _GRADIENT_TOLERANCE[x.dtype] and not (x.dtype == torch.float32 and self._is_lowered_in_float64(x)):
+            raise ValueError(f"the traced model's gradient differs by {apart:.1e} of its length")
         if self._dtype is not None:
-            run, weights, lowering = self._lowered(x, self._dtype)
+            run, weights, lowering = self._lowered(x, self._dtype, parts)
         self._run, self._weights = run, weights
         self.notes += [f"  {count} {what}" for what, count in lowering.counts.items()]
         self.notes += _what_stays(lowering)
         if weights.layout is torch.channels_last:
             self.notes.append("  channels_last")
 
-    def _lowered(self, x: Tensor, dtype: torch.dtype | None) -> tuple[Callable, Weights, Lowering]:
-        inner, graph, normalizations = self._graph()
-        channels_last = "channels_last" in self.parts and x.dim() == 4
+    def _is_lowered_in_float64(self, x: Tensor) -> bool:
+        model, *arguments = self._arguments
+        wide = type(self)(copy.deepcopy(unwrapped(model)).double(), *arguments)
+        wide.precision, wide.compile = "fp32", False
+        wide.refresh(x[:2].double())
+        return wide._weights is not None
+
+    def _lowered(
+        self, x: Tensor, dtype: torch.dtype | None, parts: frozenset[str]
+    ) -> tuple[Callable, Weights, Lowering]:
+        inner, graph, constants, normalizations = self._graph()
+        channels_last = "channels_last" in parts and x.dim() == 4
         # Of the one in float32 that bf16 is checked by, garbage would hold the large weights.
-        winograd = "winograd" in self.parts and dtype == self._dtype
+        winograd = "winograd" in parts and dtype == self._dtype
         weights = Weights(dtype, channels_last, wide_bias=x.is_cuda, winograd=winograd)
-        lowering = Lowering(inner, graph, weights, self.parts, bias_in_tail=x.is_cuda and "fuse" in self.parts)
+        in_tail = x.is_cuda and "fuse" in parts
+        lowering = Lowering(inner, graph, constants, weights, parts, bias_in_tail=in_tail)
         weights.refresh()
-        lowered = lowering.module()
+        lowered = lowering.module().forward  # a call of the module would print what goes wrong
 
         def run(x: Tensor) -> Tensor:
             if channels_last:
@@ -202,13 +234,40 @@ def _buffers_kept(model: Module):
             buffer.data.copy_(value)
 
 
-def _check(found, wanted, dtype: torch.dtype) -> None:
-    """Whether ``found`` are the model's logits."""
-    if not isinstance(found, Tensor) or found.shape != wanted.shape:
+@contextlib.contextmanager
+def _without_latent_steps(model: Module):
+    """Backward passes do not count for :class:`sat_kernels.nn.PerturbedActivation`."""
+    modules = [m for m in model.modules() if isinstance(m, PerturbedActivation)]
+    before = [(m, m.delta, m._steps) for m in modules]
+    try:
+        for module in modules:
+            module._steps = False
+        yield
+    finally:
+        for module, delta, steps in before:
+            module.delta, module._steps = delta, steps
+
+
+def _answer(input: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits, and at the input, a leaf, the gradient of a sum of them with factors that are not alike."""
+    if not isinstance(logits, Tensor):
+        raise TypeError(f"expected a model that returns logits, a Tensor, not {type(logits).__name__}")
+    factors = torch.linspace(-1, 1, logits.numel(), dtype=logits.dtype, device=logits.device).view_as(logits)
+    grad = torch.autograd.grad(logits, input, factors, allow_unused=True)[0] if logits.requires_grad else None
+    return logits.detach(), torch.zeros_like(input) if grad is None else grad
+
+
+def _check(found: tuple[Tensor, Tensor], wanted: tuple[Tensor, Tensor], dtype: torch.dtype) -> float:
+    """That ``found`` are the model's logits; how far its gradient is from the model's, whose backward pass may be
+    another than the graph's."""
+    (logits, grad), (own, own_grad) = found, wanted
+    if logits.shape != own.shape:
         raise ValueError("the traced model's result is another")
-    size = float(wanted.abs().max() * _TOLERANCE[dtype])
-    if not torch.allclose(found, wanted, rtol=0, atol=size, equal_nan=True):
-        raise ValueError(f"the traced model's logits differ by {float((found - wanted).abs().max()):.1e}")
+    size = float(own.abs().max() * _TOLERANCE[dtype])
+    if not torch.allclose(logits, own, rtol=0, atol=size, equal_nan=True):
+        raise ValueError(f"the traced model's logits differ by {float((logits - own).abs().max()):.1e}")
+    apart, length = float((grad - own_grad).norm()), float(own_grad.norm())
+    return apart / length if length > 0 else float(apart > 0)
 
 
 def unwrapped(model):

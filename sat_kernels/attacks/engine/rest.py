@@ -74,11 +74,11 @@ class Rest(Replica):
     def _example(self, x: Tensor) -> tuple[Tensor, Tensor]:
         with self.layer.cut() as leaves:
             logits = self.model(x.clone())
-        return leaves[0].detach(), logits
+        return leaves[0], logits
 
-    def _graph(self) -> tuple[Module, fx.Graph, list[Normalized]]:
+    def _graph(self) -> tuple[Module, fx.Graph, dict[str, Tensor], list[Normalized]]:
         inner, _ = within_normalized(self.model)
-        return inner, trace_after(inner, self.layer.module), []
+        return inner, *trace_after(inner, self.layer.module), []
 
     def _compile(self) -> None:
         if self._weights is None:
