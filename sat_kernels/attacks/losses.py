@@ -18,8 +18,13 @@ def resolve(loss, exact: bool) -> Callable[[Tensor, Tensor], Tensor]:
     if loss not in LOSSES:
         raise ValueError(f"loss={loss!r}: expected one of {', '.join(map(repr, LOSSES))} or a callable (logits, y)")
     if loss == "ce" and exact:
-        return lambda logits, y: F.cross_entropy(logits, y, reduction="none")
+        return cross_entropy
     return KernelLoss(loss)
+
+
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """torch's, for each sample."""
+    return F.cross_entropy(logits, y, reduction="none")
 
 
 class KernelLoss:
