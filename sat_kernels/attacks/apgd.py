@@ -2,18 +2,16 @@
 
 from collections.abc import Callable, Collection
 from itertools import product
-from numbers import Integral, Real
+from numbers import Real
 
 import torch
 from torch import Tensor
 
 from ..ops import APGDState, apgd_checkpoints, apgd_step_, apgd_update_
+from .arguments import check_integer, multiple
 from .bests import Bests, compacted
 from .losses import KernelLoss
 from .pgd import PGD
-
-# AutoAttack's, which are on the ball's surface; in L1, normal noise projected to ball and box.
-_STARTS = {"Linf": "sphere", "L2": "sphere", "L1": "normal(1)"}
 
 
 class APGD(PGD):
@@ -67,7 +65,7 @@ class APGD(PGD):
         super().__init__(
             model,
             eps,
-            eps if norm == "L1" else 2 * eps,
+            multiple(1.0 if norm == "L1" else 2.0, eps),
             steps,
             random_start,
             norm=norm,
@@ -76,7 +74,8 @@ class APGD(PGD):
             clip_max=clip_max,
             restarts=restarts,
             loss=loss,
-            init=_STARTS.get(norm, "sphere"),
+            # AutoAttack's, which are on the ball's surface; in L1, normal noise projected to ball and box.
+            init="normal(1)" if norm == "L1" else "sphere",
             mode=mode,
             precision=precision,
             lower=lower,
@@ -166,8 +165,7 @@ class APGDT(APGD):
         how = {"mode": mode, "precision": precision, "lower": lower, "compile": compile, "generator": generator}
         again = {"restarts": restarts, "rho": rho, "random_start": random_start, "early_stop": early_stop}
         super().__init__(model, eps, steps, norm=norm, loss="dlr", **again, **box, **how)
-        if not isinstance(n_target_classes, Integral) or n_target_classes < 1:
-            raise ValueError(f"n_target_classes={n_target_classes!r}: expected an integer >= 1")
+        check_integer("n_target_classes", n_target_classes, 1)
         self.n_target_classes = n_target_classes
 
     def _best_of_restarts(self, x: Tensor, y: Tensor, seed: int, sample_ids: Tensor) -> Tensor:

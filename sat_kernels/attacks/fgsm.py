@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..ops import momentum_step_, pgd_step_, random_start
+from .arguments import multiple
 from .pgd import PGD
 
 
@@ -49,7 +50,7 @@ class FGSM(PGD):
         generator: torch.Generator | None = None,
     ):
         if alpha is None:
-            alpha = 1.25 * eps if random_start else eps
+            alpha = multiple(1.25, eps) if random_start is True else eps
         super().__init__(
             model,
             eps,

@@ -1,7 +1,7 @@
 """A network's first layer: found in any model, cut from the rest, and run on its own."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -9,12 +9,15 @@ from torch import Tensor
 from torch.nn import Module
 
 from ..nn.perturbed import PerturbedActivation
-from ..ops.conv_act import MOST_CHANNELS
+from ..ops.conv_act import MOST_CHANNELS, conv_act
 from ..ops.named import row_of
 from .normalized import Normalized
 
 # Larger kernels may not fit its shared memory.
 _MOST_ON_A_GPU = 20
+# How far, in the L2 norm, the kernel may be from the model: rounding, of 1e-6, and a ReLU's gradient that it switches
+# in one of 1e4 elements.
+_TOLERANCE = 1e-2
 
 
 class _Call(NamedTuple):
@@ -94,10 +97,22 @@ class FirstLayer:
             bias = (-norm.running_mean if bias is None else bias - norm.running_mean) * scale
             bias = bias if norm.bias is None else bias + norm.bias
         if self.normalized is not None:
-            mean = self.normalized.mean.expand(conv.in_channels)
+            mean = self.normalized.mean.expand(conv.in_channels).contiguous()
             weight = weight / self.normalized.std.view(1, -1, 1, 1)
         rest = {"stride": conv.stride[0], "padding": conv.padding[0], "activation": activation}
         return {"weight": weight, "bias": bias, "mean": mean} | rest
+
+    def difference(self, x: Tensor, fused: dict) -> str:
+        """What :meth:`fused` does not have of the layer, if anything: the model may do more between its modules."""
+        found, wanted = _value_and_gradient(lambda x: conv_act(x, **fused), x), _value_and_gradient(self, x)
+        for name, a, b in zip(("output", "gradient"), found, wanted, strict=True):
+            if a.shape != b.shape:
+                return f"the kernel's {name} is {tuple(a.shape)}, the model's {tuple(b.shape)}"
+            # In the mean, since at kinks rounding may decide on single elements of the gradient.
+            error = float((a - b).norm() / b.norm().clamp(min=torch.finfo(b.dtype).tiny))
+            if not error <= _TOLERANCE:
+                return f"the kernel's {name} differs by {error:.1e} of the model's"
+        return ""
 
 
 def find(model: Module, x: Tensor, name: str | None) -> FirstLayer:
@@ -200,11 +215,24 @@ def _is_known(module: Module) -> bool:
     return row is not None and row.module != "ReLUSmoothBackward"
 
 
+def _value_and_gradient(layer: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """Of a first layer; the gradient at ``x`` of some combination of its outputs."""
+    leaf = x.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        output = layer(leaf.clone())  # it may work in place
+        mixed = torch.arange(output.numel(), device=x.device).cos().to(output.dtype).view(output.shape)
+        grad = torch.autograd.grad(output, leaf, mixed, allow_unused=True)[0] if output.requires_grad else None
+    return output.detach(), torch.zeros_like(leaf) if grad is None else grad
+
+
 def _is_frozen(norm: torch.nn.BatchNorm2d) -> bool:
     return norm.running_mean is not None and norm.running_var is not None
 
 
 def _has_hooks(module: Module) -> bool:
+    """Or another forward than its class."""
+    if "forward" in vars(module):
+        return True
     return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))
 
 

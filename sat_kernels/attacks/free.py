@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterator
-from numbers import Integral, Real
+from numbers import Real
 
 import torch
 from torch import Tensor
 
 from ..ops import pgd_step_, project_
-from .arguments import check_call
+from .arguments import check_box, check_call, check_integer
 from .foreign_names import NamesArguments
 
 
@@ -64,10 +64,8 @@ class Free(NamesArguments):
         for name, value in (("eps", eps), ("alpha", alpha)):
             if not isinstance(value, Real) or not value >= 0:
                 raise ValueError(f"{name}={value!r}: expected a number >= 0")
-        if not isinstance(replays, Integral) or replays < 1:
-            raise ValueError(f"replays={replays!r}: expected an integer >= 1")
-        if not clip_min <= clip_max:
-            raise ValueError(f"clip_min={clip_min}, clip_max={clip_max}: expected clip_min <= clip_max")
+        check_integer("replays", replays, 1)
+        check_box(clip_min, clip_max)
         self.model, self.eps, self.alpha, self.replays = model, float(eps), float(alpha), replays
         self.clip_min, self.clip_max = float(clip_min), float(clip_max)
         self.delta: Tensor | None = None

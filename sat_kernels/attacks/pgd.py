@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..ops import pgd_step_, random_start
 from . import published
-from .arguments import check_call, check_lowering, check_precision, check_settings
+from .arguments import check_call, check_lowering, check_precision, check_settings, dtypes_noted
 from .bests import Bests, compacted
 from .engine import Replica, unwrapped
 from .foreign_names import NamesArguments
@@ -86,13 +86,17 @@ class PGD(NamesArguments):
         early_stop: bool = False,
         generator: torch.Generator | None = None,
     ):
-        check_settings(model, eps, alpha, steps, norm, clip_min, clip_max, restarts, init, mode, precision, feasible)
-        check_lowering(lower, compile)
+        flags = {"random_start": random_start, "targeted": targeted, "compile": compile, "feasible": feasible}
+        flags["early_stop"] = early_stop
+        check_settings(
+            model, eps, alpha, steps, norm, clip_min, clip_max, restarts, init, mode, precision, generator, flags
+        )
+        check_lowering(lower)
         self.model = model
         # Floats, because a NumPy number times a tensor is an array.
         self.eps, self.alpha = (v if isinstance(v, Tensor) else float(v) for v in (eps, alpha))
-        self.steps, self.random_start, self.norm, self.targeted = steps, random_start, norm, targeted
-        self.clip_min, self.clip_max, self.restarts = float(clip_min), float(clip_max), restarts
+        self.steps, self.random_start, self.norm, self.targeted = int(steps), random_start, norm, targeted
+        self.clip_min, self.clip_max, self.restarts = float(clip_min), float(clip_max), int(restarts)
         self._loss, self.init = resolve(loss, exact=not feasible), init
         self.mode, self.precision = mode, precision
         self.lower, self.feasible, self.early_stop, self.generator = lower, feasible, early_stop, generator
@@ -134,6 +138,7 @@ class PGD(NamesArguments):
             torch.no_grad(),
             torch.autocast(x.device.type, enabled=False),
             isolated(self.model, self.mode, x.device),
+            dtypes_noted(self.model, x),
         ):
             # A copy, too, because a model may change its input in place.
             y = self._logits(x.clone()).argmax(1) if y is None else y.to(x.device, torch.int64, copy=True)

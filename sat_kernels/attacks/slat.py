@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..nn.perturbed import PerturbedActivation
+from .arguments import multiple
 from .pgd import PGD
 
 
@@ -49,7 +50,7 @@ class SLAT(PGD):
         lower: bool | Collection[str] = True,
         compile: bool = False,
     ):
-        alpha = 0.9 * eps if alpha is None else alpha
+        alpha = multiple(0.9, eps) if alpha is None else alpha
         box = {"clip_min": clip_min, "clip_max": clip_max}
         how = {"mode": mode, "precision": precision, "lower": lower, "compile": compile}
         super().__init__(model, eps, alpha, steps=1, random_start=False, targeted=targeted, loss=loss, **box, **how)

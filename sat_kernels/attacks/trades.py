@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..ops import attack_loss
+from .arguments import check_flags
 from .engine import has_bf16
 from .losses import KernelLoss
 from .pgd import PGD
@@ -193,6 +194,7 @@ class MART(_Regularised):
         how = {"mode": mode, "precision": precision, "lower": lower, "compile": compile, "generator": generator}
         again = {"restarts": restarts, "early_stop": early_stop, "init": init}
         super().__init__(model, eps, alpha, steps, beta, norm=norm, **again, **box, **how)
+        check_flags({"targeted": targeted})
         self.targeted = targeted
 
     def loss(self, x: Tensor, y: Tensor, *, sample_ids: Tensor | None = None) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..ops import conv_act_backward_pgd_step_, pgd_step_
+from .arguments import check_integer
 from .engine import Rest
 from .pgd import PGD
 
@@ -66,16 +67,15 @@ class YOPO(PGD):
         early_stop: bool = False,
         generator: torch.Generator | None = None,
     ):
-        for name, value, least in (("m", m, 0), ("n", n, 1)):
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f"{name}={value!r}: expected an integer >= {least}")
+        check_integer("m", m, 0)
+        check_integer("n", n, 1)
         start = {"random_start": random_start, "restarts": restarts, "init": init, "generator": generator}
         box = {"clip_min": clip_min, "clip_max": clip_max}
         how = {"mode": mode, "precision": precision, "lower": lower, "compile": compile, "early_stop": early_stop}
         super().__init__(model, eps, alpha, steps=m, targeted=targeted, loss=loss, **box, **start, **how)
         if not isinstance(model, torch.nn.Module):
             raise TypeError(f"model is a {type(model).__name__}: expected an nn.Module")
-        self.first_layer, self.m, self.n = first_layer, m, n
+        self.first_layer, self.m, self.n = first_layer, int(m), int(n)
         self._replica = Rest(model, first_layer, lower, precision, compile)
 
     def _pass(self, x_adv: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,8 @@ import pytest
 from torch import nn
 
 from sat_kernels import attacks
-from sat_kernels.attacks.foreign_names import FOREIGN
+from sat_kernels.attacks.foreign_names import FOREIGN, FOREIGN_IN_CALLS
+from sat_kernels.nn import PerturbedActivation
 
 ATTACKS = [getattr(attacks, name) for name in attacks.__all__ if name != "Normalized"]
 
@@ -79,6 +80,29 @@ INSTEAD = {
     "TRADES": {"random_start": "init"},
     "MART": {"random_start": "init"},
 }
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
+def test_calls(net, batch, attack):
+    """As of FGSM()(images=x, labels=y)."""
+    x, y = batch
+    net[2] = PerturbedActivation("silu", eps=0.1)
+    made, title = attack(net), f"the call of {attack.__name__}"
+    wrong = [({"images": x}, "images", "'x'"), ({"eps": 1}, "eps", "one of x")]
+    if attack is not attacks.Free:
+        wrong += [({"x": x, "label": y}, "label", "'y'"), ({"x": x, "smaple_ids": y}, "smaple_ids", "'sample_ids'")]
+        assert made(y=y, x=x).shape == x.shape
+    for named, name, words in wrong:
+        with pytest.raises(TypeError, match=f"^{title} has no argument '{name}': expected {words}"):
+            made(**named)
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'x'"):
+        made()
+
+
+def test_names_in_calls():
+    own = {name for attack in ATTACKS for name in inspect.signature(attack.__call__).parameters}
+    assert {name for names in FOREIGN_IN_CALLS.values() for name in names} == own - {"self"}
+    assert not own & set(FOREIGN_IN_CALLS)
 
 
 @pytest.mark.parametrize("library", ELSEWHERE)

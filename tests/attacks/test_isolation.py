@@ -6,6 +6,7 @@ import pytest
 import torch
 from side_effects import Interrupting, changes, customise, snapshot
 from torch import nn
+from torch.nn.utils import prune
 
 from sat_kernels.attacks import FGSM, PGD
 from sat_kernels.attacks.isolation import MODES
@@ -135,6 +136,91 @@ def test_parametrized_and_compiled_models(net, batch):
     before = snapshot(net)
     assert torch.equal(PGD(compiled, steps=2)(*batch), expected)
     assert changes(before, snapshot(net)) == []
+
+
+@pytest.mark.parametrize("at", [None, 2])
+def test_the_callers_cache_of_parametrizations(net, batch, at):
+    """Nothing that is made of frozen weights stays in it, and what is in it is not used."""
+    parametrize = nn.utils.parametrize
+    nn.utils.parametrizations.weight_norm(net[8])
+    model, weight = Interrupting(net, at, RuntimeError("half-way")), net[8].parametrizations.weight.original0
+    expected = PGD(net, steps=2)(*batch)
+    with parametrize.cached():
+        cached = net[8].weight
+        if at is None:
+            assert torch.equal(PGD(net, steps=2)(*batch), expected)
+        else:
+            with pytest.raises(RuntimeError, match="half-way"):
+                PGD(model, steps=3)(*batch)
+        assert net[8].weight is cached
+    with parametrize.cached():
+        x_adv = PGD(net, steps=2)(*batch)
+        nn.functional.cross_entropy(net(x_adv), batch[1]).backward()
+    assert weight.grad.abs().sum() > 0
+    assert not parametrize._cache_enabled
+    assert not parametrize._cache
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated")
+@pytest.mark.parametrize(
+    "hooked",
+    [nn.utils.weight_norm, nn.utils.spectral_norm, lambda layer: prune.l1_unstructured(layer, "weight", 0.5)],
+)
+def test_weights_that_hooks_make(net, batch, hooked):
+    hooked(net[8])
+    net(batch[0])
+    before = net[8].weight
+    PGD(net, steps=2)(*batch)
+    assert net[8].weight is before
+    assert before.requires_grad
+
+
+class Remembering(nn.Linear):
+    """Keeps what it makes of its weight in eval mode, until it is told that this is over."""
+
+    kept = None
+
+    def forward(self, x):
+        if self.training:
+            return nn.functional.linear(x, self.weight.tanh())
+        if self.kept is None:
+            self.kept = self.weight.tanh()
+        return nn.functional.linear(x, self.kept)
+
+    def train(self, mode=True):
+        self.kept = None
+        return super().train(mode)
+
+
+class Freezing(nn.Sequential):
+    """Its second module stays in eval mode, and its first weight frozen, as of the next train()."""
+
+    def train(self, mode=True):
+        super().train(mode)
+        self[1].training = False
+        self[0].weight.requires_grad_(False)
+        return self
+
+
+def test_models_that_forget_in_train(net, batch):
+    """As timm's LeViT and TinyViT do: what they keep in eval mode is not that of older weights."""
+    net = Freezing(*net)
+    net.append(Remembering(5, 5))
+    before = snapshot(net)
+    PGD(net, steps=1)(*batch)
+    assert changes(before, snapshot(net) | {"attributes": before["attributes"]}) == []
+    assert net[9].kept is None
+    with torch.no_grad():
+        net[9].weight.neg_()
+    assert torch.equal(PGD(net, steps=2)(*batch), PGD(copy.deepcopy(net), steps=2)(*batch))
+
+
+@pytest.mark.filterwarnings("ignore:.*TorchScript|.*torch.jit")
+def test_frozen_torchscript(net, batch):
+    frozen = torch.jit.freeze(torch.jit.script(net.eval()))
+    assert not hasattr(frozen, "training")
+    x_adv = PGD(frozen, steps=2)(*batch)
+    assert (x_adv - PGD(net, steps=2)(*batch)).abs().gt(1e-6).double().mean() < 0.01
 
 
 def test_plain_callables(net, batch):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sat_kernels.attacks import PGD, Normalized
+from sat_kernels.attacks import PGD, YOPO, Normalized
 from sat_kernels.testing import check_feasible
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -28,6 +28,27 @@ def test_eps_is_in_pixels(net, batch):
     assert (x_adv - x).abs().max() > 7.9 / 255
     net.eval()
     assert torch.equal(x_adv, PGD(lambda x: net((x - mean) / std), eps=8 / 255, steps=3)(x, y))
+
+
+@pytest.fixture
+def one_process(tmp_path):
+    torch.distributed.init_process_group("gloo", f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("wrap", [nn.parallel.DistributedDataParallel, nn.DataParallel])
+def test_a_wrapper_within_is_not_attacked(net, batch, one_process, wrap):
+    """As DistributedDataParallel is not outside: its forward pass may wait for other processes."""
+    wrapped, calls = wrap(net), []
+    model, plain = Normalized(wrapped, MEAN, STD), Normalized(net, MEAN, STD)
+    wrapped.register_forward_hook(lambda *_: calls.append(1))
+    for attack in (PGD(model, steps=2, restarts=2), YOPO(model, m=2)):
+        x_adv = attack(*batch)
+        assert "Normalized, lowered" in attack.explain()
+        assert not calls
+        assert model.model is wrapped
+    assert torch.equal(x_adv, YOPO(plain, m=2)(*batch))
 
 
 def test_is_a_module_without_state_of_its_own(net):

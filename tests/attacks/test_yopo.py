@@ -210,6 +210,61 @@ def test_what_is_not_plain_runs_as_it_is(net, batch):
     assert layer.fused(x) is None
 
 
+class Between(PreActivation):
+    """Something happens to the convolution's output, or to its gradient, on the way to the activation."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.change = change
+
+    def forward(self, x):
+        z = self.conv(x)
+        self.change(z)
+        return self.head(self.act(z).mean((2, 3)))
+
+
+def patched(net):
+    net[0].forward = lambda x: -nn.Conv2d.forward(net[0], x)
+    return net
+
+
+def hooked(net):
+    stem = nn.Sequential(net[0])
+    stem.register_forward_hook(lambda module, arguments, output: output.mul_(-3))
+    return nn.Sequential(stem, *net[1:])
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda net: Between(lambda z: z.mul_(-3)), "the kernel's output differs by"),
+        (lambda net: Between(lambda z: z.requires_grad and z.register_hook(lambda g: -g)), "gradient differs by 2.0e"),
+        (hooked, "the kernel's output differs by"),
+        (patched, "as it is"),
+    ],
+)
+def test_what_is_around_the_modules_of_a_first_layer(net, batch, change, why):
+    model = change(net)
+    yopo = attack(model, m=1)
+    for _ in range(2):
+        found, wanted = yopo(*batch), attack(model, m=1, lower=False)(*batch)
+        assert (found - wanted).abs().gt(1e-6).double().mean() < 0.01
+        assert why in yopo.explain().split("\n")[1]
+
+
+def test_what_is_around_the_modules_of_a_first_layer_later(net, batch):
+    model = nn.Sequential(nn.Sequential(net[0]), *net[1:])
+    yopo = attack(model)
+    yopo(*batch)
+    assert "in one kernel" in yopo.explain()
+    handle = model[0].register_forward_hook(lambda module, arguments, output: output.mul_(-3))
+    assert torch.equal(yopo(*batch), attack(model)(*batch))
+    assert "the kernel's output differs" in yopo.explain()
+    handle.remove()
+    yopo(*batch)
+    assert "in one kernel" in yopo.explain()
+
+
 @pytest.mark.parametrize("mode", ["eval", "train", "batch_stats", "as_is"])
 @pytest.mark.parametrize("lower", [True, False])
 def test_leaves_the_model_as_it_was(net, batch, mode, lower):

@@ -10,7 +10,7 @@ from ...ops import conv_act
 from ..first_layer import FirstLayer, find
 from ..isolation import isolated
 from ..normalized import Normalized
-from .replica import Replica, within_normalized
+from .replica import Replica, _buffers_kept, within_normalized
 from .tracing import trace_after
 
 
@@ -36,6 +36,7 @@ class Rest(Replica):
         self._name = first_layer
         self.layer: FirstLayer | None = None
         self.fused: dict | None = None
+        self._unlike = ""  # how the kernel differs from the model's first layer, if so
 
     @torch.no_grad()
     def refresh(self, x: Tensor) -> None:
@@ -44,6 +45,8 @@ class Rest(Replica):
                 self.layer = find(self.model, x.clone(), self._name)
         self.fused = self.layer.fused(x) if self.parts >= {"fold", "fuse"} else None
         super().refresh(x)
+        if self._unlike:
+            self.fused = None
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The first layer's output, which requires grad and belongs to no graph, and the logits, differentiable there.
@@ -68,8 +71,17 @@ class Rest(Replica):
             return super().explain()
         kinds = ", ".join(type(module).__name__ for module in self.layer.chain)
         name = next((name for name, m in self.model.named_modules() if m is self.layer.module), "?")
-        how = "as it is" if self.fused is None else f"{kinds} in one kernel, and steps through it likewise"
+        how = f"{kinds} in one kernel, and steps through it likewise"
+        if self.fused is None:
+            how = f"as it is: {self._unlike}" if self._unlike else "as it is"
         return f"first layer: up to {name!r}, {how}\n{super().explain()}"
+
+    def _build(self, x: Tensor) -> None:
+        self._unlike = ""
+        if self.fused is not None:
+            with _buffers_kept(self.model):
+                self._unlike = self.layer.difference(x, self.fused)
+        super()._build(x)
 
     def _example(self, x: Tensor) -> tuple[Tensor, Tensor]:
         with self.layer.cut() as leaves:
