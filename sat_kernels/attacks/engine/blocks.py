@@ -41,6 +41,8 @@ class Layer(Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x.to(self.weight.dtype)
         if self._is_for_winograd(x):
+            if torch.compiler.is_compiling():
+                return self._winograd.in_graph(x, self.bias)
             if self._winograd is None:
                 self._winograd = winograd.WinogradConv2d(self.weight, self.geometry[1])
             return _Prepared.apply(x, self._winograd, self.bias)
@@ -57,7 +59,8 @@ class Layer(Module):
         return _Prepared.apply(x, self._packed, bias)
 
     def _is_for_winograd(self, x: Tensor) -> bool:
-        usable = self._may_use_winograd and self.geometry and not torch.compiler.is_compiling()
+        # What compilers see has been called before, when it was compared with the model.
+        usable = self._may_use_winograd and self.geometry and (self._winograd or not torch.compiler.is_compiling())
         return bool(usable) and winograd.takes(x, self.weight, *self.geometry)
 
 

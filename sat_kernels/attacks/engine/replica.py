@@ -104,10 +104,14 @@ class Replica:
         self.notes.insert(0, f"{self.part}: {type(self.model).__name__}, {how}")
         self.notes.append(self._about_precision(x.device))
         if self.compile:
-            self._compile()
+            self._compile(None if why_not else input.detach())
 
-    def _compile(self) -> None:
+    def _compile(self, input: Tensor | None) -> None:
+        """``input``: one of what is lowered, if it is."""
         run = self._run
+        if input is not None:
+            with self._autocast(input.device):
+                run(input.clone())  # layers choose their algorithms when they are first called
 
         def compiled(x: Tensor) -> Tensor:
             return run(x)

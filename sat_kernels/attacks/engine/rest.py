@@ -92,8 +92,8 @@ class Rest(Replica):
         inner, _ = within_normalized(self.model)
         return inner, *trace_after(inner, self.layer.module), []
 
-    def _compile(self) -> None:
+    def _compile(self, input: Tensor | None) -> None:
         if self._weights is None:
             self.notes.append("not compiled, since it is not lowered")
         else:
-            super()._compile()
+            super()._compile(input)

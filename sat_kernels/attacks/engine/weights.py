@@ -51,7 +51,6 @@ class Weights:
         found = iter(_scales_and_shifts(norms))
         targets, values = [], []
         for source, norm, made, bias in self._layers:
-            made.changed()
             value, shift = source.weight, source.bias
             if norm is not None:
                 scale, shift = next(found)
@@ -64,6 +63,8 @@ class Weights:
             values += next(found)
         if targets:
             torch._foreach_copy_(targets, values)
+        for _, _, made, _ in self._layers:
+            made.changed()
 
 
 def _scales_and_shifts(norms: list[Module]) -> list[tuple[Tensor, Tensor]]:

@@ -3,6 +3,7 @@ quarter of the multiplications of a direct convolution. On CPUs."""
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 
 from ..._extension import KERNELS
 
@@ -15,6 +16,7 @@ _LEAST_TILES = 12
 _LEAST_SAVING = 2
 
 _conv2d = torch.ops.sat_kernels.winograd_conv2d.default._op
+_conv2d_in_graphs = torch.ops.sat_kernels.winograd_conv2d.default
 _weight = torch.ops.sat_kernels.winograd_weight_.default._op
 _HAS_KERNEL = KERNELS.get("cpu") == "cpu"
 # Tiles of bf16 matrices are an instruction there, several times as fast as this in float32.
@@ -52,27 +54,39 @@ class WinogradConv2d:
     def __init__(self, weight: Tensor, padding: tuple[int, int]):
         self.weight, self.padding = weight, padding
         # Fresh memory for each attack would cost half as much as a pass.
-        self._transformed: dict[bool, Tensor] = {}
-        self._current: set[bool] = set()
+        self._transformed, self._turned = (weight.new_empty(4 * weight.numel(), dtype=torch.float32) for _ in range(2))
+        self.changed()
 
     def changed(self) -> None:
-        self._current.clear()
+        weight = self.weight.contiguous(memory_format=torch.channels_last)
+        _weight(self._transformed, weight, False)
+        _weight(self._turned, weight, True)
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """(B, filters, H', W') of x's dtype, in channels_last; computed in float32."""
         bias = None if bias is None else bias.float()
-        return _conv2d(x, self._as_taken(turned=False), bias, *self.padding)
+        return _conv2d(x, self._transformed, bias, *self.padding)
 
     def input_gradient(self, shape: torch.Size, grad: Tensor) -> Tensor:
         """At the input, of that shape; ``grad``: (B, filters, H', W')."""
         grad = grad.contiguous(memory_format=torch.channels_last)
-        return _conv2d(grad, self._as_taken(turned=True), None, *(2 - p for p in self.padding))
+        return _conv2d(grad, self._turned, None, *(2 - p for p in self.padding))
 
-    def _as_taken(self, turned: bool) -> Tensor:
-        if turned not in self._current:
-            weight = self.weight.contiguous(memory_format=torch.channels_last)
-            if turned not in self._transformed:
-                self._transformed[turned] = weight.new_empty(4 * weight.numel(), dtype=torch.float32)  # 36 for 9
-            _weight(self._transformed[turned], weight, turned)
-            self._current.add(turned)
-        return self._transformed[turned]
+    def in_graph(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """:meth:`forward`, differentiable at x, for compilers."""
+        bias = None if bias is None else bias.float()
+        return _InGraph.apply(x, self._transformed, self._turned, bias, *self.padding)
+
+
+class _InGraph(Function):
+    @staticmethod
+    def forward(ctx, x, transformed, turned, bias, *padding):
+        ctx.save_for_backward(turned)
+        ctx.padding = padding
+        return _conv2d_in_graphs(x, transformed, bias, *padding)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (turned,) = ctx.saved_tensors
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        return _conv2d_in_graphs(grad, turned, None, *(2 - p for p in ctx.padding)), *(None,) * 5

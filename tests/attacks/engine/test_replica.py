@@ -249,12 +249,26 @@ def test_bf16():
 
 
 @pytest.mark.slow
-def test_compiled():
-    model, x = frozen(network(PostActivation())).eval(), batch(torch.float32)
-    replica = Replica(model, True, "fp32", compile=True)
-    replica.refresh(x)
-    assert "compiled" in replica.explain()
-    check(model, replica, x, 1e-4)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_compiled(precision):
+    """Winograd's convolutions are in the graph."""
+    torch.manual_seed(0)
+    block = PostActivation(inside=32, outside=32, stride=1)
+    model = frozen(network(block, width=32, head=32)).eval()
+    x = batch(torch.float32, 16)
+    replicas = [Replica(model, True, precision, compile=compile) for compile in (True, False)]
+    for _ in range(2):
+        for replica in replicas:
+            replica.refresh(x)
+        (logits, grad), wanted = (gradient(replica, x) for replica in replicas)
+        torch.testing.assert_close(logits, wanted[0], rtol=0, atol=1e-4 if precision == "fp32" else 0.05)
+        assert torch.nn.functional.cosine_similarity(grad.flatten(), wanted[1].flatten(), 0) > 0.99
+        with torch.no_grad():
+            for p in model.parameters():
+                p.mul_(1.1)
+    assert "compiled" in replicas[0].explain()
+    said = [replica.explain().count("2 convolutions by Winograd's") for replica in replicas]
+    assert said == [winograd.usable(torch.bfloat16 if precision == "bf16" else torch.float32)] * 2
 
 
 def test_attacks_are_copied_and_pickled():
