@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..ops import LossAndGradient, attack_loss, attack_loss_and_grad
-from ..ops.losses import _check_range
+from ..ops.losses import check_range
 
 # Those of ops.attack_loss that need logits and labels alone.
 LOSSES = ("ce", "odds", "cw", "dlr")
@@ -26,7 +26,7 @@ def resolve(loss, exact: bool) -> Callable[[Tensor, Tensor], Tensor]:
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     """torch's, for each sample; labels are classes."""
     if y.device.type == "cpu":
-        _check_range("y", y, logits.shape[1])
+        check_range("y", y, logits.shape[1])
     return F.cross_entropy(logits, y, reduction="none")
 
 

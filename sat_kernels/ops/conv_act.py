@@ -73,7 +73,7 @@ class _ConvAct(Function):
     def forward(ctx, row, numbers, stride, padding, dtype, x, weight, bias, mean):
         ctx.save_for_backward(x, weight, bias, mean)
         ctx.row, ctx.numbers, ctx.geometry = row, numbers, (stride, padding)
-        layer = (x, weight, bias, mean, stride, padding)
+        layer = _Layer(x, weight, bias, stride, padding, mean).arguments()
         return _forward(*layer, *as_arguments(row, numbers), _DTYPES[dtype], False)[0]
 
     @staticmethod

@@ -128,11 +128,11 @@ def _kernel(logits, y, targets, clean_logits, loss, beta, grad, clean_grad):
         # Of what the kernel refuses, only labels have not been looked at.
         for name, labels in (("y", y), ("targets", targets)):
             if labels is not None and labels.device.type == "cpu":
-                _check_range(name, labels, logits.shape[1])
+                check_range(name, labels, logits.shape[1])
         raise
 
 
-def _check_range(name: str, labels: Tensor, classes: int) -> None:
+def check_range(name: str, labels: Tensor, classes: int) -> None:
     wrong = ((labels < 0) | (labels >= classes)).nonzero()
     if len(wrong):
         i = wrong[0].item()

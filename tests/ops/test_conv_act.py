@@ -163,6 +163,17 @@ def test_derivatives_of_the_kernel():
     torch.testing.assert_close(*again, rtol=1e-4, atol=1e-4)
 
 
+def test_derivatives_with_strided_weights():
+    x, _, grad, layer = layer_of((3, 1, 1))
+    layer["weight"] = layer["weight"].contiguous(memory_format=torch.channels_last)
+    layer["mean"] = torch.rand(1).expand(x.shape[1])
+    y = conv_act(**{"x": x.requires_grad_()} | layer, activation="silu")
+    assert type(y.grad_fn).__name__ == "_ConvActBackward"
+    wanted = F.silu(unfused(x, layer))
+    torch.testing.assert_close(y, wanted)
+    torch.testing.assert_close(*(torch.autograd.grad(out, x, grad) for out in (y, wanted)))
+
+
 def test_plain_where_there_is_no_kernel():
     """float64, and more than four channels."""
     x, x_adv, grad, layer = layer_of((3, 1, 1), channels=5)

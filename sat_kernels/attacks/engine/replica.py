@@ -94,7 +94,7 @@ class Replica:
         self._dtype = torch.bfloat16 if self.precision == "bf16" and has_bf16(x.device) else None
         why_not = self._why_not(x)
         if not why_not:
-            with _buffers_kept(self.model), _without_latent_steps(self.model):
+            with buffers_kept(self.model), _without_latent_steps(self.model):
                 before = Snapshot(self.model)
                 with torch.enable_grad():
                     input, logits = self._example(x)
@@ -229,7 +229,7 @@ def within_normalized(model: Module) -> tuple[Module, list[Normalized]]:
 
 
 @contextlib.contextmanager
-def _buffers_kept(model: Module):
+def buffers_kept(model: Module):
     before = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
         yield

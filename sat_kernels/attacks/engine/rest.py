@@ -10,7 +10,7 @@ from ...ops import conv_act
 from ..first_layer import FirstLayer, find
 from ..isolation import isolated
 from ..normalized import Normalized
-from .replica import Replica, _buffers_kept, within_normalized
+from .replica import Replica, buffers_kept, within_normalized
 from .tracing import trace_after
 
 
@@ -79,7 +79,7 @@ class Rest(Replica):
     def _build(self, x: Tensor) -> None:
         self._unlike = ""
         if self.fused is not None:
-            with _buffers_kept(self.model):
+            with buffers_kept(self.model):
                 self._unlike = self.layer.difference(x, self.fused)
         super()._build(x)
 
