@@ -122,9 +122,13 @@ def _attributes_kept(model: Module):
         for held, copy in before:
             if isinstance(held, list):
                 held[:] = copy
-            else:
-                held.clear()
-                held.update(copy)
+                continue
+            # One by one, and not cleared: other threads may be using the model.
+            for name in held.keys() - copy.keys():
+                del held[name]
+            for name, value in copy.items():
+                if name not in held or held[name] is not value:
+                    held[name] = value
 
 
 def _holders(module: Module):
