@@ -8,9 +8,10 @@ import sys
 import cases
 import pytest
 import torch
-from cases import activations, attacks, linf, models, peers, training
+from cases import activations, attacks, linf, losses, models, peers, training
 from cases.setting import LEVELS, Setting
 from measuring.case import OURS
+from measuring.counting import count
 from measuring.machine import ROOT
 
 from sat_kernels._extension import extension
@@ -78,6 +79,22 @@ def test_compiled_derivatives(name, kind):
     case = activations.activation_case(SMOKE, name, kind, "float32", (100,), rivals=("compiled",))
     found, expected = (case.sides[side].make(*case.buffers(0))() for side in ("torch.compile", OURS))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [n for n, case in SMALL.items() if case.kind == "backward" and "aten" in case.sides])
+def test_atens_backward_is_one_kernel(name):
+    """With grad mode on, a node of SiLU's or Mish's graph would compute what can be differentiated again: 7 to 13."""
+    case = SMALL[name]
+    counts, _ = count(case.sides["aten"].make(*case.buffers(0)))
+    assert counts.kernels == 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", losses.TOPK)
+def test_losses_without_a_sort_are_the_same_numbers(name, dtype):
+    x, y, *more = losses.loss(SMOKE, name, (64, 10), dtype=dtype).buffers(0)
+    z = x.float().round(decimals=1)  # with ties
+    assert torch.equal(losses.TOPK[name](z, y, *more), losses.EAGER[name](z, y, *more))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
