@@ -103,7 +103,9 @@ def apgd(setting: Setting, architecture, recipe: Recipe) -> Case:
     sides = {
         OURS: side(lambda model: attacks.APGD(model, recipe.eps, recipe.steps, random_start=recipe.random_start)),
         "AutoAttack's APGD": side(lambda model: peers.autoattack(model, recipe, setting), package="autoattack"),
-        "torchattacks": side(lambda model: peers.torchattacks_apgd(model, recipe, setting), package="torchattacks"),
+        "torchattacks' APGD": side(
+            lambda model: peers.torchattacks_apgd(model, recipe, setting), package="torchattacks"
+        ),
     }
     return case_of(setting, "APGD", architecture, recipe, sides, "attack")
 

@@ -68,6 +68,15 @@ class Row:
         return tuple(getattr(self, name) for name in KEY)
 
     @property
+    def robust(self) -> str:
+        """Accuracy left, with its standard error: "28.1 +- 2.8"; "" if it was not judged."""
+        images = self.images or self.batch
+        if self.robust_percent is None or not images:
+            return ""
+        share = self.robust_percent / 100
+        return f"{self.robust_percent:.1f} +- {100 * math.sqrt(share * (1 - share) / images):.1f}"
+
+    @property
     def sizes(self) -> tuple[int, ...]:
         parts = self.shape.split("x")
         return tuple(int(part) for part in parts) if all(part.isdigit() for part in parts) else ()

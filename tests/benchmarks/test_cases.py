@@ -23,7 +23,7 @@ SMOKE = Setting(level="smoke", compiler="aot_eager")
 SMALL = {f"{case.suite}: {case}": case for suite in cases.SUITES for case in cases.cases(suite, SMOKE)}
 # Sides that return something else: "the limit" and another generator's start, by their names; best points of other
 # steps.
-OTHERS = {"addcmul (the limit)", "torch's generator", "AutoAttack's APGD"}
+OTHERS = {"addcmul (the limit)", "torch's generator", "AutoAttack's APGD", "torchattacks' APGD"}
 
 
 def tensors_of(result):
