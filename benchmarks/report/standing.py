@@ -109,5 +109,5 @@ def behind(results: Results) -> Iterable[str]:
 def _name(c: Comparison) -> str:
     """Enough to tell it from others, without what is usual."""
     shape = "1 element" if c.shape == "1" else c.shape
-    usual = ("step", "attack", "iteration", "loss", "host", "fp32", "32x3x32x32", "contiguous", "warm")
+    usual = ("", "step", "attack", "iteration", "loss", "host", "fp32", "32x3x32x32", "contiguous", "warm")
     return ", ".join(part for part in (c.case, c.kind, c.dtype, shape, c.layout, c.cache) if part not in usual)
