@@ -42,7 +42,7 @@ def opened(folder: Path, identity: dict[str, str], conditions: dict, fresh: bool
         there |= {name: next((r[name] for r in rows if r[name] != now[name]), now[name]) for name in IDENTITY}
         other = {name: value for name, value in there.items() if value != now[name]}
         if other or tuple(rows[0]) != COLUMNS:
-            aside = _put_aside(folder, there)
+            aside = _put_aside(folder, {**there, "level": known.get("level", "unknown")})
             told = ", ".join(f"{name} {value} (now {now[name]})" for name, value in other.items()) or "other columns"
             print(f"{path} had rows of {told}. They are in {aside} now, and this run begins anew.", flush=True)
             rows = []

@@ -111,7 +111,7 @@ def apgd(setting: Setting, architecture, recipe: Recipe) -> Case:
 
 
 class Remembering(attacks.TRADES):
-    """Keeps the adversarial examples that it trains with, for their strength to be told."""
+    """Keeps the adversarial examples that it trains with, to be compared with others'."""
 
     def __call__(self, *arguments, **named):
         self.last = super().__call__(*arguments, **named)

@@ -116,6 +116,33 @@ def test_whole_attacks_do_the_same(dtype):
         assert differing(found, expected, 1e-5) < (0.02 if dtype == "float32" else 0.35), make.__name__
 
 
+def test_strength_is_of_other_images_too_and_of_the_model_that_was_attacked():
+    """Eight batches, by the call that is timed, whose own images are back afterwards."""
+    case = attacks.pgd(SMOKE, models.TINY, peers.Recipe(2, random_start=False))
+    x, y = case.buffers(0)
+    call = case.sides["eager"].make(x, y)
+    before = call()
+    found = case.judge(call, x, y)
+    assert torch.equal(call(), before)
+    images, labels = models.batch(SMOKE, 32)
+    network = models.trained(models.TINY, "silu", "ours", SMOKE)
+    x_adv = peers.eager(network, peers.Recipe(2, random_start=False), SMOKE)(images, labels)
+    assert found == pytest.approx(models.strength(network, x_adv, labels), rel=1e-4)
+    assert found["images"] == 32
+    assert attacks.trades(SMOKE, models.TINY, peers.Recipe(2)).judge is None
+
+
+def test_apgd_of_others_is_judged_as_ours():
+    """Of what withstands, the point of highest loss; they return its start."""
+
+    class Theirs:
+        def attack_single_run(self, x, y):
+            return x + 1, torch.tensor([True, False]), None, x + 2
+
+    found = peers._run_of(Theirs(), peers.Recipe())(torch.zeros(2, 1, 1, 1), torch.zeros(2))
+    assert found.flatten().tolist() == [1, 2]
+
+
 def _installed(name):
     import importlib.util
 
