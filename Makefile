@@ -30,7 +30,8 @@ help:
 	@echo "make test-cuda-build  without a GPU: the CUDA build, and one binary under several releases of torch; needs nvcc,"
 	@echo "                      downloads 8 GB"
 	@echo "make bench            limits, kernels, attacks, training, beside PyTorch and other libraries: 15 minutes on 2 cores,"
-	@echo "                      goes on where it was; ARGS=--quick 2 minutes, --full all of it, --help tells more"
+	@echo "                      goes on where it was; ARGS=--quick 2 minutes, --full all of it, --help tells more;"
+	@echo "                      PEERS=1 installs torchattacks, foolbox and AutoAttack to measure beside"
 	@echo "make gpu-check        on a GPU, offline: build, tests, benchmarks; one report in $(GPU_CHECK). ARGS=--help tells more"
 	@echo "make lint             ruff"
 
@@ -43,8 +44,13 @@ test: $(VENV)/installed
 stress: $(VENV)/installed
 	SAT_KERNELS_STRESS=1 $(BIN)/pytest --timeout=0 tests/stress
 
-bench: $(VENV)/installed
+bench: $(VENV)/installed $(if $(PEERS),$(VENV)/peers)
 	$(BIN)/sat-kernels bench $(ARGS)
+
+# Named with torch, so that pip takes the torchvision that was made for it, and no other torch.
+$(VENV)/peers: $(VENV)/installed
+	$(BIN)/$(PIP_INSTALL) $(TORCH) torchvision torchattacks foolbox git+https://github.com/fra31/auto-attack
+	touch $@
 
 # With the Python that is there: GPU machines are often offline, and their torch is chosen with care.
 gpu-check:

@@ -12,6 +12,8 @@ from measuring.memory import caches
 
 import sat_kernels
 
+from .rows import BenchError
+
 PEERS = ("torchattacks", "foolbox", "autoattack", "triton", "numpy")
 
 
@@ -25,7 +27,8 @@ def identity(device: torch.device) -> dict[str, str]:
     }
 
 
-def write(folder: Path, device: torch.device, threads: int) -> None:
+def write(folder: Path, device: torch.device, threads: int, level: str) -> None:
+    """For a folder without rows."""
     told = {
         **identity(device),
         "written": time.strftime("%Y-%m-%d %H:%M:%S"),
@@ -33,9 +36,10 @@ def write(folder: Path, device: torch.device, threads: int) -> None:
         "caches": caches(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "threads": threads,
+        "level": level,
         "system": f"{platform.system()} {platform.release()}",
         "sat_kernels": sat_kernels.build_info(),
-        "versions": {name: machine.version(name) for name in PEERS},
+        "versions": versions(),
     }
     if device.type == "cuda":
         p = torch.cuda.get_device_properties(0)
@@ -45,6 +49,30 @@ def write(folder: Path, device: torch.device, threads: int) -> None:
             "l2_bytes": p.L2_cache_size,
             "cuda": torch.version.cuda,
         }
+    _write(folder, told)
+
+
+def versions() -> dict[str, str]:
+    return {name: machine.version(name) for name in PEERS}
+
+
+def update(folder: Path) -> None:
+    """For a folder with rows: of peers that are there now, all else is as it was when the first row was measured."""
+    told = read(folder)
+    found = {name: version for name, version in versions().items() if version}
+    _write(folder, {**told, "versions": {**told.get("versions", {}), **found}})
+
+
+def read(folder: Path) -> dict:
+    """What machine.json says, if there is one."""
+    path = folder / "machine.json"
+    try:
+        return json.loads(path.read_text()) if path.exists() else {}
+    except ValueError as error:
+        raise BenchError(f"{path}: expected what this command has written ({error}): move it away") from None
+
+
+def _write(folder: Path, told: dict) -> None:
     part = folder / "machine.json.part"
     part.write_text(json.dumps(told, indent=1) + "\n")
     os.replace(part, folder / "machine.json")

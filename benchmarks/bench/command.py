@@ -6,15 +6,19 @@ from pathlib import Path
 
 EPILOGUE = """\
 What a row means: median, 20 and 80 % quantiles and minimum over rounds in which all sides of a comparison take turns,
-every other round in reverse. noisy: the quantiles are further apart than 20 % of the median. cache: warm, the same
-buffers in every call; cold, buffers that rotate over three times the last cache. percent_of_copy: of the bandwidth of
-a copy of about that size, as cold and with as many threads, measured in the same run. ours_over_side: our median over
-theirs. kernels, passes, syncs, peak_mb, loss, robust_percent are of whole attacks: operators (on a GPU kernels); bytes
-of tensors that operators other than convolutions read and write, over those of the input; values that the host waited
-for; most bytes of tensors at once, by torch's profiler; mean loss and share of images that withstand, at the user's
-model. Empty: it says nothing there, or could not be seen (what a compiler fuses).
+every other round in reverse. noisy: the quantiles are further apart than 20 % of the median, or the canary, the same
+millisecond of work in every case (canary_us), took 1.3 times as long as in other cases, and did again when the case was
+measured once more. cache: warm, the same buffers in every call; cold, buffers that rotate over three times the last
+cache. percent_of_copy: of the bandwidth of a copy as large as the input, as cold and with as many threads, in the same
+turns; where limit is "product in place", of that, since a copy also has the lines read that it overwrites.
+ours_over_side: our median over theirs. kernels, passes, syncs, peak_mb, loss, robust_percent are of whole attacks:
+operators (on a GPU kernels); bytes of tensors that operators other than convolutions read and write, over those of the
+input; values that the host waited for; most bytes of tensors at once, by torch's profiler; mean loss and share of
+images that withstand, at the user's model, and of how many. Empty: it says nothing there, or could not be seen (what a
+compiler fuses).
 
-Called again, it goes on where it was. Files: rows.csv, machine.json.
+Called again, it goes on where it was. Rows of another commit, torch, level or number of threads are put aside, in
+FOLDER/earlier. Files: rows.csv, machine.json, summary.md, plots.
 """
 
 
@@ -36,7 +40,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         ("smoke", "shows that everything runs, on tiny tensors, and measures nothing"),
     ):
         level.add_argument(f"--{name}", dest="level", action="store_const", const=name, help=text)
-    add("--output", type=Path, metavar="FOLDER", help="default: benchmarks/results/<machine>")
+    add("--output", type=Path, metavar="FOLDER", help="default: benchmarks/results/<machine>; of --smoke runs/...")
     add("--fresh", action="store_true", help="forget the rows that are there")
     add("--suite", nargs="+", choices=list(cases.SUITES), metavar="SUITE", help=f"of {', '.join(cases.SUITES)}")
     add("--only", metavar="NAME", help="cases in whose suite or name this occurs; see --list")
@@ -61,18 +65,15 @@ def main(arguments: list[str] | None = None) -> int:
     import torch
 
     from . import run
-    from .rows import OtherRowsError
+    from .rows import BenchError
 
     options = parse(arguments)
     options.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if options.device == "cuda" and not torch.cuda.is_available():
         return _fail("--device cuda: torch sees no CUDA device")
-    if options.list:
-        run.listed(options)
-        return 0
     try:
-        return run.run(options)
-    except (OtherRowsError, OSError) as error:
+        return run.listed(options) if options.list else run.run(options)
+    except (BenchError, OSError) as error:
         return _fail(str(error))
 
 

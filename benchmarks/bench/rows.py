@@ -1,58 +1,63 @@
 """rows.csv: a row for each measurement, written as it is made, and read again by the next call."""
 
 import csv
-import math
 import os
 import time
 from pathlib import Path
+from statistics import median
 
 COLUMNS = (
     *("machine", "torch", "python", "commit", "time"),
     *("suite", "case", "pass", "dtype", "shape", "layout", "threads", "cache", "side", "ours"),
     *("rounds", "median_us", "low_us", "high_us", "min_us", "noisy"),
-    *("bytes", "gb_per_s", "percent_of_copy", "flops", "gflop_per_s", "ours_over_side"),
-    *("kernels", "passes", "syncs", "peak_mb", "loss", "robust_percent", "side_version"),
+    *("bytes", "gb_per_s", "percent_of_copy", "limit", "flops", "gflop_per_s", "ours_over_side"),
+    *("kernels", "passes", "syncs", "peak_mb", "loss", "robust_percent", "images", "canary_us", "side_version"),
 )
 # Of one comparison, whose sides are rows. Numbers are text, as they are read.
 KEY = ("suite", "case", "pass", "dtype", "shape", "layout", "threads", "cache")
 # Rows that differ in one of these are not to be compared.
 IDENTITY = ("machine", "torch", "python", "commit")
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+# So many times the usual time of the canary: the machine was slower than in other cases.
+SLOW = 1.3
 
 
-class OtherRowsError(ValueError):
-    """The file has rows of another machine, torch or commit."""
+class BenchError(ValueError):
+    """What whoever calls can mend; the message says how."""
 
 
 def key_of(row: dict) -> tuple[str, ...]:
     return tuple(str(row[column]) for column in KEY)
 
 
-class Rows:
-    """The file. ``identity``: of whom rows are now; ``fresh``: forgets what is there."""
+def read(path: Path) -> list[dict]:
+    """What is in the file, if there is one; of earlier versions, too, which had fewer columns.
 
-    def __init__(self, path: Path, identity: dict[str, str], fresh: bool = False):
-        self.path, self.identity = path, identity
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.rows = [] if fresh else self._read()
-        self._write()
-
-    def _read(self) -> list[dict]:
-        if not self.path.exists():
-            return []
-        with open(self.path, newline="") as file:
+    Raises:
+        BenchError: it holds something else.
+    """
+    if not path.exists():
+        return []
+    try:
+        with open(path, newline="") as file:
+            table = csv.DictReader(file)
             # A row that was cut off while it was written has too few columns.
-            rows = [row for row in csv.DictReader(file) if None not in row and None not in row.values()]
+            rows = [row for row in table if None not in row and None not in row.values()]
         for row in rows:
-            wrong = [name for name in IDENTITY if row.get(name) != self.identity[name]]
-            if wrong:
-                there = ", ".join(f"{name} {row.get(name) or '(none)'}" for name in wrong)
-                here = ", ".join(f"{name} {self.identity[name]}" for name in wrong)
-                raise OtherRowsError(
-                    f"{self.path} has rows of {there}, and this is {here}: figures of both are not to be mixed. "
-                    "--fresh forgets those rows; --output FOLDER keeps them"
-                )
-        return rows
+            key_of(row), int(row["threads"]), float(row["median_us"]), [row[name] for name in IDENTITY]
+    except (KeyError, ValueError, csv.Error) as error:
+        what = f"column {error}" if isinstance(error, KeyError) else error
+        raise BenchError(
+            f"{path}: expected a file that this command has written ({what}): move it away, or choose another --output"
+        ) from None
+    return rows
+
+
+class Rows:
+    """The file. ``identity``: of whom rows are; ``rows``: what there is of them already."""
+
+    def __init__(self, path: Path, identity: dict[str, str], rows: list[dict]):
+        self.path, self.identity, self.rows = path, identity, rows
+        self._write()
 
     def _write(self) -> None:
         part = self.path.with_name(self.path.name + ".part")
@@ -68,8 +73,8 @@ class Rows:
 
     def add(self, rows: list[dict]) -> list[dict]:
         """Writes the rows of one comparison, in place of earlier ones, and returns them as they are written."""
-        key = key_of(rows[0])
-        made = [self._completed(row) for row in rows]
+        key, now = key_of(rows[0]), {**self.identity, "time": time.strftime("%Y-%m-%dT%H:%M:%S")}
+        made = [{column: _text({**now, **row}.get(column)) for column in COLUMNS} for row in rows]
         kept = [row for row in self.rows if key_of(row) != key]
         replaced, self.rows = len(kept) < len(self.rows), kept + made
         if replaced:
@@ -80,6 +85,23 @@ class Rows:
                 file.flush()
         return made
 
+    def slow(self) -> set[tuple[str, ...]]:
+        """Keys of comparisons whose canary took longer than is usual in this file with as many threads."""
+        canaries = {key_of(row): float(row["canary_us"]) for row in self.rows if row["canary_us"]}
+        threads = KEY.index("threads")
+        of_threads: dict[str, list[float]] = {}
+        for key, us in canaries.items():
+            of_threads.setdefault(key[threads], []).append(us)
+        return {key for key, us in canaries.items() if us > SLOW * median(of_threads[key[threads]])}
+
+    def mark_slow(self) -> None:
+        """They are noisy, however small their spread."""
+        slow = self.slow()
+        for row in self.rows:
+            if key_of(row) in slow:
+                row["noisy"] = "1"
+        self._write()
+
     def sort(self, order: dict[tuple, int]) -> None:
         """By ``order`` of keys without threads, then by threads; sides stay in theirs."""
 
@@ -89,28 +111,6 @@ class Rows:
 
         self.rows.sort(key=place)
         self._write()
-
-    def _completed(self, row: dict) -> dict:
-        row = {**self.identity, "time": time.strftime("%Y-%m-%dT%H:%M:%S"), **row}
-        if "gb_per_s" in row and row["suite"] != "limits":
-            rate = self._copy_rate(row)
-            row["percent_of_copy"] = 100 * row["gb_per_s"] / rate if rate else None
-        return {column: _text(row.get(column)) for column in COLUMNS}
-
-    def _copy_rate(self, row: dict) -> float | None:
-        """GB/s of the copy of about that size, with as many threads and as cold, of the same type if there is one."""
-        dtype = row["dtype"].partition(",")[0]
-        size = math.prod(map(int, row["shape"].split("x"))) * BYTES[dtype]
-
-        def distance(copy):
-            copied = int(copy["bytes"]) / 2
-            return abs(math.log2(copied / size)), copy["dtype"] != dtype
-
-        same = {"suite": "limits", "case": "copy", "cache": row["cache"], "threads": str(row["threads"])}
-        copies = [r for r in self.rows if all(r[name] == value for name, value in same.items())]
-        nearest = min(copies, key=distance, default=None)
-        # Another size class says nothing: the nearest of a sparse list is within a factor of 4.
-        return float(nearest["gb_per_s"]) if nearest and distance(nearest)[0] <= 2 else None
 
 
 def _text(value) -> str:

@@ -4,7 +4,6 @@ import contextlib
 import signal
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
 from pathlib import Path
 
 import cases
@@ -13,14 +12,15 @@ from cases.setting import Setting
 from measuring import machine
 from measuring.case import Case, is_ours
 from measuring.clock import EventClock, HostClock
-from measuring.measure import Rounds, key_of, measure
+from measuring.measure import Rounds, key_of, measure, with_canary, with_copy, without_extras
 from measuring.memory import keep_memory, last_cache, sets_needed
 from tqdm import tqdm
 
 import sat_kernels
 
 from . import about, child
-from .rows import Rows
+from . import folder as folders
+from .rows import BenchError, Rows
 from .rows import key_of as text_key
 
 # How often, by level: of kernels, and of whole attacks, which take seconds.
@@ -41,25 +41,63 @@ def run(options: Namespace) -> int:
     threads = torch.get_num_threads()
     setting = Setting(device, options.level, options.compiler)
     identity = about.identity(device)
-    folder = options.output or machine.ROOT / "benchmarks" / "results" / identity["machine"]
-    rows = Rows(folder / "rows.csv", identity, options.fresh)
-    about.write(folder, device, threads)
-    failed, before = [], signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Figures of tiny tensors are nobody's results.
+    usual = ("runs", "bench-smoke") if setting.smoke else ("benchmarks", "results", identity["machine"])
+    folder = options.output or machine.ROOT.joinpath(*usual)
+    chosen = wanted(setting, options, threads)
+    with folders.locked(folder), _terminable():
+        rows = folders.opened(folder, identity, {"threads": threads, "level": options.level}, options.fresh)
+        if rows.rows:
+            about.update(folder)
+        else:
+            about.write(folder, device, threads, options.level)
+        code = _all(chosen, setting, rows, threads, options.fresh)
+        if rows.rows:
+            noisy = sum(row["noisy"] == "1" for row in rows.rows)
+            print(f"{len(rows.rows)} rows, {noisy} of them noisy: {folder / 'rows.csv'}")
+            try:
+                _report(folder)
+            except KeyboardInterrupt:
+                print("\nInterrupted: no new summary. The same command without --fresh writes it.")
+                return 130
+    return code
+
+
+def _all(chosen: list[Case], setting: Setting, rows: Rows, threads: int, fresh: bool) -> int:
+    """Measures what is missing, and once more what the machine was slower at; the exit code."""
+    failed = []
     try:
-        todo = [case for case in wanted(setting, options, threads) if not _done(case, rows, threads)]
-        with tqdm(todo, unit="case", dynamic_ncols=True, mininterval=0.1 if sys.stderr.isatty() else 10.0) as bar:
-            for case in bar:
-                failed += _one(case, setting, rows, threads, bar)
+        for todo in (
+            lambda: [case for case in chosen if not _done(case, rows, threads)],
+            lambda: [case for case in chosen if not setting.smoke and _key(case, threads) in rows.slow()],
+        ):
+            with _progress(todo()) as bar:
+                for case in bar:
+                    failed += _one(case, setting, rows, threads, bar)
+        if not setting.smoke:
+            rows.mark_slow()
     except KeyboardInterrupt:
-        print(f"\nInterrupted. What was measured is in {folder}; the same command goes on from there.")
+        how = "the same command without --fresh" if fresh else "the same command"
+        print(f"\nInterrupted. What was measured is in {rows.path.parent}; {how} goes on from there.", flush=True)
         return 130
     finally:
-        signal.signal(signal.SIGTERM, before)
         rows.sort(_order(setting))
-    noisy = sum(row["noisy"] == "1" for row in rows.rows)
-    print(f"{len(rows.rows)} rows, {noisy} of them noisy: {folder / 'rows.csv'}")
-    _report(folder)
     return 1 if failed else 0
+
+
+def _progress(todo: list[Case]):
+    often = 0.1 if sys.stderr.isatty() else 10.0
+    return tqdm(todo, unit="case", dynamic_ncols=True, mininterval=often, disable=not todo)
+
+
+@contextlib.contextmanager
+def _terminable():
+    """SIGTERM is as Ctrl-C."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _report(folder: Path) -> None:
@@ -71,20 +109,25 @@ def _report(folder: Path) -> None:
     print(f"Summary and plots: {write_report(folder)}")
 
 
-def wanted(setting: Setting, options: Namespace, threads: int) -> Iterator[Case]:
-    """Cases with the sides that are installed; those that are not are named."""
-    missing, seen = set(), set()
+def wanted(setting: Setting, options: Namespace, threads: int) -> list[Case]:
+    """Cases with the sides that are installed; those that are not are named.
+
+    Raises:
+        BenchError: there are none.
+    """
+    missing, found = set(), {}
     for suite in options.suite or cases.SUITES:
         for case in cases.cases(suite, setting):
             if options.only and options.only.lower() not in f"{suite} {case}".lower():
                 continue
             missing |= {side.package for side in case.sides.values() if not side.installed}
-            key = _key(case, threads)
-            if key not in seen:  # with one thread, one and all are the same
-                seen.add(key)
-                yield case.having(sides={name: side for name, side in case.sides.items() if side.installed})
+            installed = {name: side for name, side in case.sides.items() if side.installed}
+            found.setdefault(_key(case, threads), case.having(sides=installed))  # with one thread, one and all are one
+    if not found:
+        raise BenchError(f"--only {options.only!r}: expected a part of a case's name; --list shows them")
     if missing:
         print(f"Not installed, and left out: {', '.join(sorted(missing))}.", flush=True)
+    return list(found.values())
 
 
 def _key(case: Case, threads: int) -> tuple[str, ...]:
@@ -128,7 +171,10 @@ def measured(case: Case, setting: Setting, on_step=lambda side: None) -> list[di
     clock = EventClock() if on_device else HostClock(synchronize=torch.cuda.synchronize if cuda else lambda: None)
     if setting.smoke:
         clock.least = 0.0
-    return measure(case, clock, setting.device, ROUNDS[setting.level][case.whole], _cache(setting), on_step)
+    # Copies say nothing of those that multiply, or that are limits themselves.
+    beside = with_canary(with_copy(case) if case.moved and not case.flops and case.suite != "limits" else case)
+    rounds = ROUNDS[setting.level][case.whole]
+    return without_extras(case, measure(beside, clock, setting.device, rounds, _cache(setting), on_step))
 
 
 def _cache(setting: Setting) -> int:
@@ -160,7 +206,8 @@ def _version(case: Case, side: str) -> str:
     return machine.version(case.sides[side].package)
 
 
-def listed(options: Namespace) -> None:
+def listed(options: Namespace) -> int:
     setting = Setting(torch.device(options.device), options.level, options.compiler)
     for case in wanted(setting, options, torch.get_num_threads()):
         print(f"{case.suite:12} {case} | {', '.join(case.sides)}")
+    return 0

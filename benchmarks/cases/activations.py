@@ -1,5 +1,6 @@
 """Every activation: our operators, ATen's, the plain formula compiled, and the composition that is published."""
 
+import functools
 from collections.abc import Collection, Iterator
 
 import torch
@@ -26,6 +27,17 @@ IN_CACHE, IN_MEMORY = 65_536, 1 << 23
 SIZES = (1 << 12, 1 << 14, 1 << 18, 1 << 20)
 # One of every family, at sizes and with compilers that take their time.
 SELECTED = ("silu", "gelu", "mish", "smooth_relu")
+# ATen's backward kernels, of a gradient, the input and the forward's numbers.
+_aten = torch.ops.aten
+ATEN_BACKWARD = {
+    "silu": _aten.silu_backward.default,
+    "gelu": _aten.gelu_backward.default,
+    "gelu_tanh": functools.partial(_aten.gelu_backward.default, approximate="tanh"),
+    "softplus": lambda g, x, beta=1.0, threshold=20.0: _aten.softplus_backward.default(g, x, beta, threshold),
+    "elu": lambda g, x, alpha=1.0: _aten.elu_backward.default(g, alpha, 1, 1, False, x),
+    "celu": lambda g, x, alpha=1.0: _aten.elu_backward.default(g, alpha, 1, 1 / alpha, False, x),
+    "mish": _aten.mish_backward.default,
+}
 # Their defaults make another function of them: SMU's 1e6 a leaky ReLU.
 NUMBERS = {"smu": (0.25, 1.5), "pssilu": (1.5, 0.2)}
 
@@ -37,7 +49,9 @@ def suite(setting: Setting) -> Iterator[Case]:
         for dtype in dtypes if kind == "both" or setting.at_least("default") else dtypes[:1]:
             for name in ACTIVATIONS:
                 compiler = setting.at_least("default") and name in SELECTED and kind == "both" and dtype == "float32"
-                rivals = ("aten", "composition", *("compiled",) * (compiler or setting.level == "full"))
+                # In cache, the engine that a composition needs would be half of its backward pass: "both" has it.
+                composed = ("composition",) * (kind != "backward")
+                rivals = ("aten", *composed, *("compiled",) * (compiler or setting.level == "full"))
                 yield activation_case(setting, name, kind, dtype, in_cache, rivals=rivals, threads=1)
     for size in SIZES if setting.at_least("default") and not setting.smoke else ():
         for kind in ("forward", "backward"):
@@ -117,17 +131,14 @@ def ours(row: Activation, kind: str, parameters: tuple) -> Side:
 
 
 def aten(row: Activation, kind: str, parameters: tuple) -> Side:
-    """ATen's kernel: the function itself; backward, the one node of its graph, called without the autograd engine."""
+    """ATen's kernel: the function itself; backward, the one operator of its derivative, called as ours is."""
     if kind == "both":
         return _through_autograd(lambda x: row.reference(x, *parameters))
     if kind == "forward":
         return Side(lambda x: lambda: row.reference(x, *parameters))
 
-    def backward(x, g):
-        node = row.reference(x.detach().requires_grad_(), *parameters).grad_fn
-        return lambda: node(g)
-
-    return Side(backward)
+    operator = ATEN_BACKWARD[row.name]
+    return Side(lambda x, g: lambda: operator(g, x, *parameters))
 
 
 def composition(row: Activation, kind: str, parameters: tuple) -> Side:

@@ -106,7 +106,7 @@ def latent(setting: Setting, shape, norm, dtype, *, suite="fused", rivals=(), co
         sides["torch.compile"] = compiled_side(setting, plain)
     moved = (2 * kind.itemsize + 8) * size
     return Case(suite, f"act_backward_pgd_step_ {norm}", "step", dtype, tuple(shape), buffers, sides, moved,
-                cold=cold, tolerance=tolerance(dtype))  # fmt: skip
+                in_place=True, cold=cold, tolerance=tolerance(dtype))  # fmt: skip
 
 
 def first_layer(

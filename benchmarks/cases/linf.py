@@ -50,7 +50,7 @@ def step(setting: Setting, shape, *, suite="steps", rivals=(), gradient: str = "
     if gradient != "float32":
         sides.pop(names["addcmul"], None)  # it takes one type
     types = "float32" if gradient == "float32" else f"float32, gradient {gradient}"
-    case = Case(suite, "pgd_step_ Linf", "step", types, tuple(shape), buffers, sides, cold=cold)
+    case = Case(suite, "pgd_step_ Linf", "step", types, tuple(shape), buffers, sides, in_place=True, cold=cold)
     return case.having(moved=case.size // 4 * (12 + dtype.itemsize))
 
 
@@ -120,5 +120,5 @@ def network_input(setting: Setting, shape, layout: str) -> Case:
     sides = {OURS: Side(fused), "sat_kernels step, then eager": in_two(ours), "eager": in_two(eager)}
     made = images(setting, shape, getattr(torch, layout if layout == "channels_last" else "contiguous_format"))
     case = Case("steps", "pgd_step_ Linf and network input", "step", "float32", tuple(shape), made, sides,
-                layout=layout, cold=True, tolerance=2e-2)  # fmt: skip
+                layout=layout, in_place=True, cold=True, tolerance=2e-2)  # fmt: skip
     return case.having(moved=case.size // 4 * (16 + 2))

@@ -83,12 +83,13 @@ def torchattacks_apgd(model, recipe: Recipe, setting: Setting) -> Attack:
 
 def _run_of(apgd, recipe: Recipe) -> Attack:
     """One run for the whole batch: the attack itself leaves out what the clean model gets wrong, after a pass of its
-    own."""
+    own. As ours, the last point that fools the model, else the one of highest loss; theirs would be the start."""
 
     def attack(x, y):
         if hasattr(apgd, "init_hyperparam"):
             apgd.init_hyperparam(x)
-        return apgd.attack_single_run(x, y)[3]
+        highest, robust, _, fooling = apgd.attack_single_run(x, y)
+        return torch.where(robust.bool().view(-1, 1, 1, 1), highest, fooling)
 
     return _in_precision(attack, recipe)
 

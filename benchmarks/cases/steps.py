@@ -41,7 +41,8 @@ def radii(shape, norm: str) -> tuple[float, float]:
 
 
 def case_of(suite, name, kind, shape, reads, writes, buffers, sides, **more) -> Case:
-    """``reads`` and ``writes``: of tensors of ``shape``, at least."""
+    """``reads`` and ``writes``: of tensors of ``shape``, at least; steps write what they have read."""
+    more["in_place"] = kind == "step" and name != "project_ L1"
     case = Case(suite, name, kind, "float32", tuple(shape), buffers, sides, **more)
     return case.having(moved=(reads + writes) * case.size)
 

@@ -60,11 +60,8 @@ def iteration(setting: Setting, architecture, activation: str, method: str, dtyp
     def buffers(i):
         return models.batch(setting, size)
 
-    def judge(side, x_adv, x, y):
-        return models.strength(models.trained(architecture, what[side][0], "ours", setting), x_adv, y)
-
     return Case("training", f"{method} training, {architecture.name}, {activation}", "iteration", dtype,
-                (size, *models.SHAPE), buffers, sides, whole=True, judge=judge)  # fmt: skip
+                (size, *models.SHAPE), buffers, sides, whole=True)  # fmt: skip
 
 
 def _side(setting, architecture, activation, whose, how, objective, recipe) -> Side:

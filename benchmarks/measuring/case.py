@@ -20,6 +20,7 @@ class Side:
     make: from a set of buffers, the call.
     package: whose code it is; without it installed the side is left out.
     moved: bytes that a call reads and writes, if others than the case's.
+    own: bytes of tensors that it makes itself, of which cold calls need as many as do not fit into the cache.
     graph: whether a CUDA graph can hold it.
     same: whether it returns what ours does; if not, the name says how it differs.
     visible: whether its operators can be counted: what a compiler fuses cannot.
@@ -28,6 +29,7 @@ class Side:
     make: Callable[..., Call]
     package: str = "torch"
     moved: int | None = None
+    own: int | None = None
     graph: bool = True
     same: bool = True
     visible: bool = True
@@ -46,10 +48,12 @@ class Case:
     shape: of the input.
     buffers: makes the i-th set of inputs of the sides.
     moved, flops: what a call has to read and write, in bytes, and to compute; 0: says nothing about it.
+    in_place: whether it writes what it has read.
     cold: whether calls find nothing of their inputs in the cache.
     threads: None: all.
     whole: whether a call is a whole attack: seconds long; counted, too, and judged.
-    judge: from a result, ``loss`` and ``robust_percent``, as columns.
+    judge: from a call and its buffers, how strong the attack is, as columns; calls as often as it needs, with other
+        images in the buffers.
     default_allocator: measured in a process of its own, whose C library gives memory back.
     tolerance: of results, relative to their largest element.
     """
@@ -64,6 +68,7 @@ class Case:
     moved: int = 0
     flops: int = 0
     layout: str = "contiguous"
+    in_place: bool = False
     cold: bool = False
     threads: int | None = None
     whole: bool = False

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import re
@@ -29,11 +30,11 @@ ISA = (
 
 
 def version(package: str) -> str:
-    """Of an installed distribution, or ""."""
+    """Of an installed distribution; "unknown" if it can be imported, but is none; or ""."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return ""
+        return "unknown" if importlib.util.find_spec(package) else ""
 
 
 def _git(*arguments: str) -> str:

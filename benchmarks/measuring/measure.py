@@ -13,7 +13,7 @@ from .clock import Prepared
 from .counting import count, kernels_on_device
 from .memory import allocations, sets_needed
 
-COPY = "copy"
+COPY, CANARY = "copy", "canary"
 # Spread of a row, between its quantiles over its median, beyond which it is called noisy.
 NOISY = 0.2
 
@@ -28,13 +28,53 @@ class Rounds:
 
 
 def with_copy(case: Case) -> Case:
-    """Beside the others a copy of the input, of which they are shares: for sizes that are measured nowhere else."""
+    """Beside the others a copy of a tensor as large as the input, of which they are shares: in the same turns.
+
+    A copy into other memory also has the lines read that it overwrites, on most processors. Cases in place have none
+    such; theirs is a product in place, which reads and writes as many bytes.
+    """
 
     def make(*buffers):
-        source = next(b for b in buffers if b.nbytes == case.size)
-        return lambda: source.clone()
+        source = torch.ones(max(1, case.size // 4), device=_device(buffers))
+        if case.in_place:
+            return lambda: source.mul_(1.0)
+        target = torch.ones_like(source)
+        return lambda: target.copy_(source)
 
-    return replace(case, sides={**case.sides, COPY: Side(make, moved=2 * case.size, same=False)})
+    return replace(case, sides={**case.sides, COPY: Side(make, moved=2 * case.size, own=case.size, same=False)})
+
+
+def with_canary(case: Case) -> Case:
+    """Beside the others something that is the same in every case, a millisecond of copying and multiplying: by its
+    time one sees whether the machine was slower than in other cases."""
+
+    def make(*buffers):
+        device = _device(buffers)
+        a, b = torch.ones(1 << 20, device=device), torch.ones(1 << 20, device=device)
+        x, y, z = (torch.ones(256, 256, device=device) for _ in range(3))
+
+        def call():
+            b.copy_(a)
+            return torch.mm(x, y, out=z)
+
+        return call
+
+    return replace(case, sides={**case.sides, CANARY: Side(make, same=False)})
+
+
+def _device(buffers: tuple) -> torch.device:
+    return next((b.device for b in buffers if isinstance(b, torch.Tensor)), torch.device("cpu"))
+
+
+def without_extras(case: Case, rows: list[dict]) -> list[dict]:
+    """The rows but those of :func:`with_copy` and :func:`with_canary`; with what they say, as columns."""
+    canary = next((row.get("median_us") for row in rows if row["side"] == CANARY), None)
+    kept = [row for row in rows if row["side"] not in (COPY, CANARY)]
+    for row in kept:
+        row["canary_us"] = canary
+        if "percent_of_copy" in row:
+            row["limit"] = "product in place" if case.in_place else COPY
+    return kept
 
 
 def measure(
@@ -60,13 +100,14 @@ def measure(
         on_step(name)
         rows[name] = {**key_of(case), "side": name, "ours": int(is_ours(name) or name == ours)}
         try:
-            if case.whole:
+            if case.whole and name != CANARY:
                 call = side.make(*buffers[0])
                 rows[name] |= observe(case, name, call, buffers[0], device)
                 prepared[name] = Prepared(call, 1, clock.plain)
             else:
                 fewest = clock.fewest if side.graph else 1
-                calls = [side.make(*buffers[i % sets]) for i in range(max(sets, fewest))]
+                needed = sets_needed(side.own, cache) if case.cold and side.own else sets
+                calls = [side.make(*buffers[i % sets]) for i in range(max(needed, fewest))]
                 prepared[name] = clock.prepare(calls, graph=side.graph)
         except Exception as error:  # one side's failure is not the others'
             rows[name]["error"] = f"{type(error).__name__}: {error}"[:500]
@@ -107,16 +148,16 @@ def observe(case: Case, name: str, call, buffers: tuple, device: torch.device) -
 
     _, kept, _ = allocations(first, device)
     if case.sides[name].visible:
-        (counts, result), _, peak = allocations(lambda: count(call), device)
+        (counts, _), _, peak = allocations(lambda: count(call), device)
         found = {"kernels": counts.kernels, "syncs": counts.syncs}
         found["passes"] = round(counts.bytes / buffers[0].nbytes, 1)
     else:
-        result, _, peak = allocations(call, device)
+        _, _, peak = allocations(first, device)
         found = {}
     if device.type == "cuda":
         found["kernels"] = kernels_on_device(call)
     found["peak_mb"] = round((kept + peak) / 1e6, 3)
-    return found | (case.judge(name, result, *buffers) if case.judge else {})
+    return found | (case.judge(call, *buffers) if case.judge else {})
 
 
 def key_of(case: Case) -> dict:

@@ -8,7 +8,7 @@ from .suites import LABELS, constants, labels, named
 from .text import figure, measured, ratio_text, table
 
 COUNTED = {"kernels": "kernels", "passes": "passes over memory", "syncs": "host waits", "peak_mb": "peak MB"}
-COUNTED |= {"loss": "loss", "robust_percent": "robust %"}
+COUNTED |= {"loss": "loss", "robust_percent": "robust %", "images": "images"}
 
 
 def attack_table(results: Results) -> Iterable[str]:
@@ -29,7 +29,9 @@ def attack_table(results: Results) -> Iterable[str]:
 def attack_section(results: Results) -> Iterable[str]:
     yield "\n## Attacks\n"
     yield f"{constants(results.comparisons('attacks'))}. Strength is beside the time: the loss that is reached, and the"
-    yield "accuracy that is left.\n"
+    yield "accuracy that is left, with its standard error, of the same images for all, at the model that was attacked."
+    yield "Of APGD the last point that fools the model is judged, else that of highest loss, for all. Iterations of"
+    yield "training change the model that they attack: no strength is told of them.\n"
     yield from attack_table(results)
 
 
@@ -37,7 +39,9 @@ def _count(row: Row, column: str) -> str:
     value = getattr(row, column)
     if value is None:
         return "-"
-    return {"peak_mb": "{:.0f}", "loss": "{:.3f}", "robust_percent": "{:.1f}"}.get(column, "{:.0f}").format(value)
+    if column == "robust_percent":
+        return row.robust or "-"
+    return {"peak_mb": "{:.0f}", "loss": "{:.3f}"}.get(column, "{:.0f}").format(value)
 
 
 def training_table(chosen: Sequence[Cost]) -> Iterable[str]:

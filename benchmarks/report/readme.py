@@ -9,7 +9,8 @@ from .costs import RELU, costs
 from .limits import CONV, COPY, MATMUL, limits
 from .plots import PLOTS
 from .rows import Comparison, Results, ratio
-from .suites import WHOLE, others_text, rivals
+from .standing import behind
+from .suites import WHOLE, memory_text, others_text, rivals
 from .summary import machine_line
 from .text import measured, ratio_text, table
 
@@ -31,6 +32,7 @@ def readme(results: Results, folder: str) -> Iterable[str]:
     yield from _operators([c for start in OPERATORS for c in _largest(operators, start)])
     yield from _attacks(results)
     yield from _training(results)
+    yield from behind(results)
     pictures = [name for name in PICTURES if (results.folder / name).exists()]
     yield from [""] * bool(pictures)
     for name in pictures:
@@ -113,19 +115,24 @@ def _attacks(results: Results) -> Iterable[str]:
     yield ""
     lines = []
     for one in chosen:
-        memory = f", {one.ours.peak_mb:.0f} MB" if one.ours.peak_mb else ""
         left = [row.robust_percent for row in one.others if row.robust_percent is not None]
-        robust = "-" if one.ours.robust_percent is None else f"{one.ours.robust_percent:.1f}"
+        robust = one.ours.robust or "-"
         robust += f"; {min(left):.1f} to {max(left):.1f}" if left else ""
+        robust += f"; {one.ours.images or one.ours.batch:.0f}" if one.ours.robust else ""
         lines.append(
             [
                 f"{one.case}, {one.shape}, {one.dtype}",
-                measured(one.ours, spread=False) + memory,
+                measured(one.ours, spread=False) + memory_text(one.ours),
                 others_text(one),
                 robust,
             ]
         )
-    heads = ["whole attack", "ours", "others, relative to ours", "accuracy left, %: ours; others"]
+    heads = [
+        "whole attack",
+        "ours, peak memory",
+        "others: time over ours, peak memory",
+        "accuracy left, %: ours +- s.e.; others; images",
+    ]
     yield from table(heads, lines)
 
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 _TEXT = ("machine", "torch", "python", "commit", "time", "suite", "case", "pass", "dtype", "shape", "layout", "threads")
-_TEXT += ("cache", "side", "side_version")
+_TEXT += ("cache", "side", "side_version", "limit")
 _FLAGS = ("ours", "noisy")
 COLUMNS = ("machine", "torch", "python", "commit", "time", "suite", "case", "pass", "dtype", "shape", "layout")
 COLUMNS += ("threads", "cache", "side", "ours", "rounds", "median_us", "low_us", "high_us", "min_us", "noisy", "bytes")
 COLUMNS += ("gb_per_s", "percent_of_copy", "flops", "gflop_per_s", "ours_over_side", "kernels", "passes", "syncs")
 COLUMNS += ("peak_mb", "loss", "robust_percent", "side_version")
+# Earlier versions had none of these.
+LATER = ("limit", "images", "canary_us")
 _PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "float64": "fp64"}
 _ITEM_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "fp64": 8}
 # What tells comparisons apart: rows that differ in the side alone were measured in turn.
@@ -57,10 +59,22 @@ class Row:
     loss: float | None
     robust_percent: float | None
     side_version: str
+    limit: str
+    images: float | None
+    canary_us: float | None
 
     @property
     def key(self) -> tuple[str, ...]:
         return tuple(getattr(self, name) for name in KEY)
+
+    @property
+    def robust(self) -> str:
+        """Accuracy left, with its standard error: "28.1 +- 2.8"; "" if it was not judged."""
+        images = self.images or self.batch
+        if self.robust_percent is None or not images:
+            return ""
+        share = self.robust_percent / 100
+        return f"{self.robust_percent:.1f} +- {100 * math.sqrt(share * (1 - share) / images):.1f}"
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -149,7 +163,7 @@ def ratio(row: Row, ours: Row | None) -> float | None:
 
 def _row(line: dict, where: str) -> Row:
     def value(column: str):
-        text = (line[column] or "").strip()
+        text = (line.get(column) or "").strip()
         if column == "dtype":
             return ",".join(_PRECISIONS.get(part, part) for part in text.split(","))
         if column in _TEXT:

@@ -55,15 +55,21 @@ def principal(comparisons: Sequence[Comparison]) -> list[Comparison]:
 
 
 def named(row: Row) -> str:
-    """The side, with its version if it is a library of its own."""
-    known = row.ours or row.side_version in ("", row.torch)
-    return row.side if known else f"{row.side} {row.side_version}"
+    """The side, with its version if it is a library of its own and tells one."""
+    version, _, _ = row.side_version.partition("+")  # of PyTorch with the build or without, as it was installed
+    known = row.ours or version in ("", "unknown", row.torch.partition("+")[0])
+    return row.side if known else f"{row.side} {version}"
 
 
 def others_text(comparison: Comparison) -> str:
-    """Every other side with its time over ours: "eager 2.77; torch.compile 0.96*"."""
+    """Every other side with its time over ours, and its memory: "eager 2.77, 233 MB; torch.compile 0.96*"."""
     told = [(row, ratio(row, comparison.ours)) for row in comparison.others if row.median_us]
-    return "; ".join(f"{named(row)} {ratio_text(value, row, comparison.ours)}" for row, value in told) or "-"
+    texts = [f"{named(row)} {ratio_text(value, row, comparison.ours)}{memory_text(row)}" for row, value in told]
+    return "; ".join(texts) or "-"
+
+
+def memory_text(row: Row) -> str:
+    return f", {row.peak_mb:.0f} MB" if row.peak_mb else ""
 
 
 def suite_table(comparisons: Sequence[Comparison]) -> Iterable[str]:

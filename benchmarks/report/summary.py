@@ -5,11 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from .attacks import attack_section, training_section
 from .limits import COPY, kind_of
 from .rows import Results, Row
+from .standing import behind, sentences
 from .suites import LABELS, labels, suite_section
 from .text import measured, size_text, table
 
 OWN_SECTION = {"attacks": attack_section, "training": training_section}
-MORE = ("memory_gb", "system", "cuda", "driver", "capability", "multiprocessors", "gpu_memory_gb")
+MORE = ("level", "memory_gb", "system", "cuda", "driver", "capability", "multiprocessors", "gpu_memory_gb")
 
 
 def machine_line(results: Results) -> str:
@@ -37,6 +38,9 @@ def summary(results: Results, plots: Mapping[str, tuple[str, str]]) -> Iterable[
     noisy = sum(row.noisy for row in results.rows)
     yield f"# Benchmarks: {', '.join(results.values('machine'))}\n"
     yield f"{machine_line(results)}. {len(results.rows)} rows, {noisy} of them noisy.\n"
+    yield "".join(sentences(results))
+    yield from behind(results)
+    yield ""
     told = ", ".join(f"{name.replace('_', ' ')} {results.machine[name]}" for name in MORE if results.machine.get(name))
     if told:
         yield f"{told}.\n"
@@ -46,7 +50,9 @@ def summary(results: Results, plots: Mapping[str, tuple[str, str]]) -> Iterable[
     yield "Reproduce: `make bench`; this page alone, from rows.csv: `python benchmarks/report FOLDER`.\n"
     yield "How to read: ours is a median with its spread (20 to 80 % of the rounds). Other sides are their time over"
     yield "ours: **above 1, they are slower than ours**. \\* marks noisy rows, whose ratios may be off. % of copy: of"
-    yield "the bandwidth of a plain copy in the same run. Sides of a line were measured in turn.\n"
+    yield "the bandwidth of a copy as large into other memory; for steps in place, of a product in place, since a copy"
+    yield "also has the lines read that it overwrites. What reads more than it writes may be above 100. Backward passes"
+    yield "of compositions include autograd's engine. Sides of a line were measured in turn.\n"
     for name, (shows, why_not) in plots.items():
         yield f"No plot of {shows}: {why_not}.\n" if why_not else f"![{shows[0].upper()}{shows[1:]}]({name})\n"
     if "limits" in results.suites:

@@ -31,7 +31,7 @@ class Recorder:
         return times[prepared.name] * self.order.count(prepared.name)
 
 
-def made_up(seen=None, **changed) -> Case:
+def made_up(seen=None, sides=None, **changed) -> Case:
     """Three sides, whose calls tell which side and which set of buffers they are of."""
 
     def buffers(i):
@@ -39,8 +39,9 @@ def made_up(seen=None, **changed) -> Case:
             seen.append(i)
         return (i,)
 
-    sides = {name: Side(lambda i, name=name: lambda: (name, i)) for name in ("sat_kernels", "theirs")}
-    sides["copy"] = Side(lambda i: lambda: ("copy", i), moved=1000)
+    if sides is None:
+        sides = {name: Side(lambda i, name=name: lambda: (name, i)) for name in ("sat_kernels", "theirs")}
+        sides["copy"] = Side(lambda i: lambda: ("copy", i), moved=1000)
     given = {"moved": 2000, "cold": True, **changed}
     return Case("steps", "c", "k", "float32", (250,), buffers, sides, **given)
 

@@ -8,9 +8,10 @@ import sys
 import cases
 import pytest
 import torch
-from cases import activations, attacks, linf, models, peers, training
+from cases import activations, attacks, linf, losses, models, peers, training
 from cases.setting import LEVELS, Setting
 from measuring.case import OURS
+from measuring.counting import count
 from measuring.machine import ROOT
 
 from sat_kernels._extension import extension
@@ -22,7 +23,7 @@ SMOKE = Setting(level="smoke", compiler="aot_eager")
 SMALL = {f"{case.suite}: {case}": case for suite in cases.SUITES for case in cases.cases(suite, SMOKE)}
 # Sides that return something else: "the limit" and another generator's start, by their names; best points of other
 # steps.
-OTHERS = {"addcmul (the limit)", "torch's generator", "AutoAttack's APGD"}
+OTHERS = {"addcmul (the limit)", "torch's generator", "AutoAttack's APGD", "torchattacks' APGD"}
 
 
 def tensors_of(result):
@@ -80,6 +81,22 @@ def test_compiled_derivatives(name, kind):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", [n for n, case in SMALL.items() if case.kind == "backward" and "aten" in case.sides])
+def test_atens_backward_is_one_kernel(name):
+    """With grad mode on, a node of SiLU's or Mish's graph would compute what can be differentiated again: 7 to 13."""
+    case = SMALL[name]
+    counts, _ = count(case.sides["aten"].make(*case.buffers(0)))
+    assert counts.kernels == 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", losses.TOPK)
+def test_losses_without_a_sort_are_the_same_numbers(name, dtype):
+    x, y, *more = losses.loss(SMOKE, name, (64, 10), dtype=dtype).buffers(0)
+    z = x.float().round(decimals=1)  # with ties
+    assert torch.equal(losses.TOPK[name](z, y, *more), losses.EAGER[name](z, y, *more))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_whole_attacks_do_the_same(dtype):
     """Without a random start, on a network in which no gradient is about 0 for long."""
@@ -97,6 +114,33 @@ def test_whole_attacks_do_the_same(dtype):
         found = make(network(), recipe, SMOKE)(x, y)
         # In bf16 everyone rounds elsewhere, and signs of small gradients differ.
         assert differing(found, expected, 1e-5) < (0.02 if dtype == "float32" else 0.35), make.__name__
+
+
+def test_strength_is_of_other_images_too_and_of_the_model_that_was_attacked():
+    """Eight batches, by the call that is timed, whose own images are back afterwards."""
+    case = attacks.pgd(SMOKE, models.TINY, peers.Recipe(2, random_start=False))
+    x, y = case.buffers(0)
+    call = case.sides["eager"].make(x, y)
+    before = call()
+    found = case.judge(call, x, y)
+    assert torch.equal(call(), before)
+    images, labels = models.batch(SMOKE, 32)
+    network = models.trained(models.TINY, "silu", "ours", SMOKE)
+    x_adv = peers.eager(network, peers.Recipe(2, random_start=False), SMOKE)(images, labels)
+    assert found == pytest.approx(models.strength(network, x_adv, labels), rel=1e-4)
+    assert found["images"] == 32
+    assert attacks.trades(SMOKE, models.TINY, peers.Recipe(2)).judge is None
+
+
+def test_apgd_of_others_is_judged_as_ours():
+    """Of what withstands, the point of highest loss; they return its start."""
+
+    class Theirs:
+        def attack_single_run(self, x, y):
+            return x + 1, torch.tensor([True, False]), None, x + 2
+
+    found = peers._run_of(Theirs(), peers.Recipe())(torch.zeros(2, 1, 1, 1), torch.zeros(2))
+    assert found.flatten().tolist() == [1, 2]
 
 
 def _installed(name):

@@ -163,8 +163,9 @@ def test_what_the_first_call_keeps_counts_as_memory():
 
 
 def test_what_a_whole_attack_does_is_observed():
-    def judge(side, result, x):
-        return {"loss": float(result.sum()), "robust_percent": {"a": 10.0, "b": 20.0}[side]}
+    def judge(call, x):
+        x.fill_(2.0)  # another batch
+        return {"loss": float(call().sum()), "robust_percent": 10.0}
 
     def make(x):
         return lambda: x * 2 + 1
@@ -178,13 +179,40 @@ def test_what_a_whole_attack_does_is_observed():
         2,
         4.0,
         0,
-        3000.0,
+        5000.0,
         10.0,
     )
     assert seen["peak_mb"] == 0.008
     assert "kernels" not in hidden
     assert "passes" not in hidden
-    assert hidden["robust_percent"] == 20.0
+    assert hidden["robust_percent"] == 10.0
+
+
+def test_extras_are_columns_and_no_rows(make_case):
+    """A copy that is as cold as the case, of its own tensors, and the canary; counts are not of them."""
+    sides = {"sat_kernels": Side(lambda x: lambda: x + 1)}
+    made = make_case(sides=sides).having(buffers=lambda i: (torch.ones(250),))
+    for case, limit in ((made, "copy"), (made.having(in_place=True), "product in place")):
+        beside = measure.with_canary(measure.with_copy(case))
+        assert beside.sides["copy"].own == 1000
+        rows = measure.measure(beside, HostClock(least=0.0), CPU, Rounds(2, 2), cache=2000)
+        copied = next(row for row in rows if row["side"] == "copy")
+        (row,) = measure.without_extras(case, rows)
+        assert row["side"] == "sat_kernels"
+        assert row["canary_us"] > 0
+        assert row["limit"] == limit
+        assert row["percent_of_copy"] == pytest.approx(100 * row["gb_per_s"] / copied["gb_per_s"])
+    whole = measure.with_canary(made.having(whole=True, moved=0, cold=False))
+    (row,) = measure.without_extras(made, measure.measure(whole, HostClock(least=0.0), CPU, Rounds(2, 2), cache=0))
+    assert row["canary_us"] > 0
+    assert (row["kernels"], "limit" in row) == (1, False)
+
+
+def test_versions_of_what_is_importable_by_path_only(monkeypatch):
+    monkeypatch.syspath_prepend(str(machine.ROOT / "benchmarks"))
+    assert machine.version("torch") == torch.__version__
+    assert machine.version("measuring") == "unknown"
+    assert machine.version("no_such_package") == ""
 
 
 def test_caches(tmp_path, monkeypatch):

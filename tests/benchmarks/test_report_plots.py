@@ -54,7 +54,14 @@ def test_roofline(results):
     roof = found["limit, data from memory"]
     assert roof[0, 1] / roof[0, 0] == pytest.approx(11, rel=0.01)
     assert roof[1, 1] == roof[2, 1] == pytest.approx(120)
-    assert "55 GFLOP/s" in made[1].get_title()
+    assert "matrix product 55 GFLOP/s, 3x3 convolution 44 GFLOP/s" in made[1].get_title()
+
+
+def test_no_point_is_above_the_roof(tmp_path):
+    """Where convolutions are faster than matrix products."""
+    rows = [r | {"gflop_per_s": 150.0} if r["case"].startswith("conv") else r for r in synthetic_rows.rows()]
+    fp32, _ = roofline(Results(synthetic_rows.write(tmp_path, rows))).axes
+    assert points(fp32)["limit, data in cache"][-1, 1] == pytest.approx(150)
 
 
 def bars_of(axes) -> dict[str, list[float]]:

@@ -83,7 +83,10 @@ def test_attacks(tmp_path):
     text = section(page_of(tmp_path), "Attacks")
     foolbox = cells(text, "PGD-10, ResNet-18", "fp32", "foolbox 3.3.4")
     assert foolbox[4].rstrip("*") == f"{12.4 / 5.9:.2f}"
-    assert foolbox[5:] == ["2560", "2010", "10", "390", "2.290", "41.3"]
+    assert foolbox[5:] == ["2560", "2010", "10", "390", "2.290", "41.3 +- 8.7"]  # of a batch of 32
+    rows = changed(synthetic_rows.rows(), {"images": 256}, suite="attacks")
+    text = section(page_of(tmp_path, rows), "Attacks")
+    assert cells(text, "PGD-10, ResNet-18", "fp32", "foolbox 3.3.4")[9:] == ["2.290", "41.3 +- 3.1", "256"]
     assert cells(text, "PGD-10, ResNet-18", "fp32", "torch.compile")[5:7] == ["-", "-"]
     assert cells(text, "PGD-10, ResNet-18", "bf16", "sat_kernels")[4] == "1"
 
@@ -109,6 +112,41 @@ def test_sides_of_training_by_other_names(tmp_path):
     assert ("silu", OUR_ACTIVATION) not in found
 
 
+def only(rows: list[dict], **which) -> list[dict]:
+    return [{**row, "noisy": 0} for row in rows if all(row[key] == value for key, value in which.items())]
+
+
+def test_what_is_slower_or_takes_more_memory_is_told(tmp_path):
+    """All of it; a limit, ReLU, our own sides, noisy rows and what is within 5 % are not."""
+    rows = synthetic_rows.rows()
+    attacks = only(rows, case="PGD-10, ResNet-18", dtype="float32")
+    steps = only(rows, suite="steps", case="pgd_step_ Linf")
+    fused = changed(only(rows, suite="fused"), {"ours_over_side": 2.0}, side="eager")
+    text = page_of(tmp_path, [*attacks, *steps, *fused, *only(rows, suite="training")])
+    bullets = [line for line in text.splitlines() if line.startswith("- ")]
+    assert [line.split(":")[0] for line in bullets] == ["- fused"]
+    assert "first-layer step, z saved, 64 filters 3x3, 128x3x32x32: eager 0.50" in bullets[0]
+    more = changed(attacks, {"peak_mb": 200}, side="sat_kernels")
+    (line,) = [line for line in page_of(tmp_path, more).splitlines() if line.startswith("- ")]
+    assert line == "- peak memory: PGD-10, ResNet-18, 200 MB: torch.compile 150."
+    noisy = changed(fused, {"noisy": 1}, side="sat_kernels")
+    assert not [line for line in page_of(tmp_path, noisy).splitlines() if line.startswith("- ")]
+
+
+def test_wins_and_losses_are_counted(tmp_path):
+    rows = only(synthetic_rows.rows(), suite="losses")
+    assert (
+        "Ours is the fastest in 2 of 2 comparisons; the next one's time over ours, by suite: losses 1.40 to 20.0. "
+        "A rival is faster in 0: none. Neither counts 0 within 5 %, nor 0 in which ours or the fastest is noisy."
+    ) in page_of(tmp_path, rows)
+    rows = changed(rows, {"ours_over_side": 1.25}, case="attack_loss ce", side="eager")
+    rows = changed(rows, {"noisy": 1}, case="attack_loss dlr", side="eager")
+    assert (
+        "Ours is the fastest in 0 of 2 comparisons; the next one's time over ours, by suite: none. "
+        "A rival is faster in 1: losses 0.80. Neither counts 0 within 5 %, nor 1 in which ours or the fastest is noisy."
+    ) in page_of(tmp_path, rows)
+
+
 def test_limits_and_machine(tmp_path):
     page = page_of(tmp_path)
     assert cells(section(page, "Limits"), "copy", "", "fp32", "64 MiB", "2", "cold")[-1] == "11 GB/s"
@@ -119,7 +157,7 @@ def test_limits_and_machine(tmp_path):
 
 
 def test_every_figure_of_a_row_comes_from_that_row(tmp_path):
-    """Ten times as large a figure in one cell of the file is seen on the page."""
+    """A figure that is several times as large in one cell of the file is seen on the page."""
     before = page_of(tmp_path)
     rows = synthetic_rows.rows()
     for column in (
@@ -134,7 +172,8 @@ def test_every_figure_of_a_row_comes_from_that_row(tmp_path):
         "robust_percent",
     ):
         place = next(i for i, row in enumerate(rows) if row[column] not in ("", 0) and row["ours"] == 1)
-        other = [{**row, column: 10 * row[column]} if i == place else row for i, row in enumerate(rows)]
+        factor = 2 if column == "robust_percent" else 10
+        other = [{**row, column: factor * row[column]} if i == place else row for i, row in enumerate(rows)]
         assert page_of(tmp_path, other) != before, column
 
 

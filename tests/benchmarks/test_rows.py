@@ -1,15 +1,17 @@
-"""rows.csv: columns, resuming, refusing to mix, shares of the machine's limits."""
+"""rows.csv: columns, resuming, never two states in one file, what a slow machine has measured."""
 
 import csv
+import json
 
 import pytest
-from bench.rows import COLUMNS, KEY, OtherRowsError, Rows, key_of
+from bench.folder import locked, opened
+from bench.rows import COLUMNS, KEY, BenchError, key_of
 
 WHO = {"machine": "m-2cores", "torch": "2.13.0", "python": "3.11.7", "commit": "abc"}
 WANTED = (
     "machine,torch,python,commit,time,suite,case,pass,dtype,shape,layout,threads,cache,side,ours,rounds,median_us,low_us,"
-    "high_us,min_us,noisy,bytes,gb_per_s,percent_of_copy,flops,gflop_per_s,ours_over_side,kernels,passes,syncs,peak_mb,"
-    "loss,robust_percent,side_version"
+    "high_us,min_us,noisy,bytes,gb_per_s,percent_of_copy,limit,flops,gflop_per_s,ours_over_side,kernels,passes,syncs,peak_mb,"
+    "loss,robust_percent,images,canary_us,side_version"
 )
 
 
@@ -18,14 +20,18 @@ def row(side="sat_kernels", **more):
     return {**key, "threads": 1, "cache": "warm", "side": side, "ours": 1, "median_us": 1.5, **more}
 
 
-def copy(size, rate, **more):
-    limits = {"suite": "limits", "case": "copy", "pass": "copy", "shape": str(size // 4), "bytes": 2 * size}
-    return row("torch", **{**limits, "gb_per_s": rate, "ours": 0, **more})
-
-
 @pytest.fixture
 def make(tmp_path):
-    return lambda who=WHO, **more: Rows(tmp_path / "out" / "rows.csv", who, **more)
+    """As a call of the command gets them; ``now``: of machine.json."""
+
+    def made(who=WHO, fresh=False, **now):
+        folder, now = tmp_path / "out", {"threads": 2, "level": "default", **now}
+        with locked(folder):
+            rows = opened(folder, who, now, fresh)
+        (folder / "machine.json").write_text(json.dumps(now))
+        return rows
+
+    return made
 
 
 def lines(rows):
@@ -75,14 +81,45 @@ def test_a_comparison_that_is_made_again_replaces_its_rows(make):
     assert [(r["case"], r["median_us"]) for r in lines(rows)] == [("another", "1.5"), ("c", "2"), ("c", "3")]
 
 
-@pytest.mark.parametrize("name", WHO)
-def test_rows_of_another_state_are_refused(make, name):
+@pytest.mark.parametrize(("name", "other"), [*((name, "other") for name in WHO), ("threads", 1), ("level", "quick")])
+def test_rows_of_another_state_are_put_aside(make, name, other, capsys):
+    first = make()
+    first.add([row()])
+    before = first.path.read_text()
+    again = make({**WHO, name: other}) if name in WHO else make(**{name: other})
+    assert again.rows == []
+    told = capsys.readouterr().out
+    (aside,) = (again.path.parent / "earlier").iterdir()
+    assert (aside / "rows.csv").read_text() == before
+    assert json.loads((aside / "machine.json").read_text()) == {"threads": 2, "level": "default"}
+    assert aside.name == "abc-torch-2.13.0-2-threads-default-1"
+    assert f"{name} {WHO.get(name, {'threads': 2, 'level': 'default'}.get(name))} (now {other})" in told
+    assert str(aside) in told
+    again.add([row()])
     make().add([row()])
-    other = {**WHO, name: "other"}
-    with pytest.raises(OtherRowsError, match=rf"has rows of {name} {WHO[name]}, and this is {name} other.*--fresh"):
-        make(other)
-    assert len(make().rows) == 1  # nothing is lost
-    assert make(other, fresh=True).rows == []
+    assert len(list((again.path.parent / "earlier").iterdir())) == 2  # nothing is overwritten
+
+
+@pytest.mark.parametrize("text", ["nothing\n1\n", b"\xff\xfe\x00", "cut off"])
+def test_a_file_of_something_else_is_left_alone(make, text):
+    rows = make()
+    rows.add([row()])
+    content = rows.path.read_bytes().replace(b",1.5,", b",fast,") if text == "cut off" else text
+    rows.path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    before = rows.path.read_bytes()
+    with pytest.raises(BenchError, match=r"rows\.csv: expected a file that this command has written"):
+        make()
+    assert rows.path.read_bytes() == before
+
+
+def test_one_call_at_a_time(tmp_path):
+    with locked(tmp_path / "out"):
+        with pytest.raises(BenchError, match="another sat-kernels bench writes there"), locked(tmp_path / "out"):
+            pass
+        with locked(tmp_path / "other"):
+            pass
+    with locked(tmp_path / "out"):
+        pass
 
 
 def test_a_row_that_was_cut_off_is_forgotten(make):
@@ -94,35 +131,16 @@ def test_a_row_that_was_cut_off_is_forgotten(make):
     assert rows.path.read_text() == "".join(text.splitlines(keepends=True)[:2])
 
 
-def test_shares_are_of_the_copy_of_that_size(make):
+def test_comparisons_that_a_slow_machine_measured_are_noisy(make):
+    """Of canaries with as many threads."""
     rows = make()
-    for size, rate in ((1 << 10, 10.0), (1 << 12, 20.0), (1 << 20, 40.0)):
-        rows.add([copy(size, rate)])
-    rows.add([copy(1 << 12, 5.0, cache="cold")])
-    rows.add([copy(1 << 12, 30.0, threads=2)])
-    shares = {}
-    for number, (cache, threads, shape) in enumerate(
-        [
-            ("warm", 1, "4x256"),
-            ("cold", 1, "4x256"),
-            ("warm", 2, "4x256"),
-            ("warm", 1, "300"),
-            ("cold", 2, "4"),
-            ("warm", 1, "9999999999"),
-        ]
-    ):
-        (made,) = rows.add([row(case=str(number), cache=cache, threads=threads, shape=shape, gb_per_s=10.0)])
-        shares[cache, threads, shape] = made["percent_of_copy"]
-    assert list(shares.values()) == ["50", "200", "33.3333", "100", "", ""]
-
-
-def test_shares_are_of_the_same_type_where_there_is_one(make):
-    rows = make()
-    rows.add([copy(1 << 12, 10.0)])
-    rows.add([copy(1 << 12, 20.0, dtype="bfloat16")])
-    made = [rows.add([row(dtype=dtype, shape=shape, gb_per_s=10.0)])[0] for dtype, shape in
-            (("float32", "1024"), ("bfloat16", "2048"), ("float32, gradient bfloat16", "1024"))]  # fmt: skip
-    assert [r["percent_of_copy"] for r in made] == ["100", "50", "100"]
+    for case, threads, canary in (("a", 1, 10.0), ("b", 1, 11.0), ("c", 1, 15.0), ("d", 2, 5.0), ("e", 2, 5.1)):
+        rows.add(
+            [row(case=case, threads=threads, canary_us=canary, noisy=0), row("theirs", case=case, threads=threads)]
+        )
+    assert rows.slow() == {key_of(row(case="c"))}
+    rows.mark_slow()
+    assert {r["case"] for r in lines(rows) if r["noisy"] == "1"} == {"c"}
 
 
 def test_sorted(make):

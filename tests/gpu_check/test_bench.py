@@ -79,7 +79,7 @@ def test_every_suite(suite, tmp_path):
         steps = {"pgd_step_ L2", "pgd_step_ L1", "momentum_step_", "random_start Linf"}
         assert names == {*steps, "attack_loss ce", "attack_loss dlr"}
         assert {row["side"] for row in rows} == {
-            *("cpu", "eager", "copy", "torch's generator", "sat_kernels, autograd")
+            *("cpu", "eager", "eager, topk", "copy", "torch's generator", "sat_kernels, autograd")
         }
     if suite == "backends":
         assert {row["side"] for row in rows} == {"cpu", "reference", "copy"}

@@ -1,4 +1,5 @@
-"""The roofline: arithmetic intensity against rate, under the measured copy bandwidth and matrix rate."""
+"""The roofline: arithmetic intensity against rate, under the measured bandwidth of copies and the rate of matrix
+products or convolutions, whichever is higher."""
 
 from matplotlib.ticker import FuncFormatter
 
@@ -39,14 +40,18 @@ def roofline(results: Results):
     return made
 
 
-def _best(results: Results, precision: str) -> float | None:
-    """GFLOP/s of matrix products."""
-    rates = [row.gflop_per_s for row in limits(results, MATMUL) if row.dtype == precision]
-    return max((rate for rate in rates if rate), default=None)
+def _best(results: Results, precision: str) -> dict[str, float]:
+    """GFLOP/s by what they are of."""
+    found = {}
+    for kind, name in ((MATMUL, "matrix product"), (CONV, "3x3 convolution")):
+        rates = [row.gflop_per_s for row in limits(results, kind) if row.dtype == precision and row.gflop_per_s]
+        found |= {name: max(rates)} if rates else {}
+    return found
 
 
 def _roofs(axes, results: Results, points: list[Row], precision: str) -> None:
-    peak, copies = _best(results, precision), [row for row in limits(results, COPY) if row.gb_per_s]
+    best, copies = _best(results, precision), [row for row in limits(results, COPY) if row.gb_per_s]
+    peak = max(best.values())
     # The best in cache; from memory, the largest.
     found = {
         "in cache": max((row.gb_per_s for row in copies if row.cache == "warm"), default=None),
@@ -63,7 +68,8 @@ def _roofs(axes, results: Results, points: list[Row], precision: str) -> None:
         dashes, label = "-" if name == "in cache" else "--", f"limit, data {name}"
         axes.plot(x, y, color="#555555", linestyle=dashes, linewidth=1.5, label=label)
     rates = ", ".join(f"{rate:.3g} GB/s {name}" for name, rate in slopes.items())
-    axes.set_title(f"{precision}: matrix product {peak:.3g} GFLOP/s,\ncopy {rates}", fontsize=POINTS - 0.5)
+    peaks = ", ".join(f"{name} {rate:.3g} GFLOP/s" for name, rate in best.items())
+    axes.set_title(f"{precision}: {peaks},\ncopy {rates}", fontsize=POINTS - 1.5)
     axes.set_xscale("log")
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):
