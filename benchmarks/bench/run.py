@@ -27,7 +27,7 @@ from .rows import key_of as text_key
 ROUNDS = {
     "smoke": (Rounds(2, 2), Rounds(2, 2)),
     "quick": (Rounds(9, 5, 1.0), Rounds(5, 3, 5.0)),
-    "default": (Rounds(15, 7, 3.0), Rounds(7, 3, 10.0)),
+    "default": (Rounds(15, 7, 3.0), Rounds(5, 3, 8.0)),
     "full": (Rounds(31, 15, 10.0), Rounds(15, 5, 60.0)),
 }
 

@@ -68,8 +68,8 @@ def _roofs(axes, results: Results, points: list[Row], precision: str) -> None:
         dashes, label = "-" if name == "in cache" else "--", f"limit, data {name}"
         axes.plot(x, y, color="#555555", linestyle=dashes, linewidth=1.5, label=label)
     rates = ", ".join(f"{rate:.3g} GB/s {name}" for name, rate in slopes.items())
-    peaks = ", ".join(f"{name} {rate:.3g} GFLOP/s" for name, rate in best.items())
-    axes.set_title(f"{precision}: {peaks},\ncopy {rates}", fontsize=POINTS - 1.5)
+    peaks = ", ".join(f"{name} {rate:.3g}" for name, rate in best.items())
+    axes.set_title(f"{precision}, GFLOP/s: {peaks};\ncopy {rates}", fontsize=POINTS - 1.5)
     axes.set_xscale("log")
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):
