@@ -54,7 +54,7 @@ def test_roofline(results):
     roof = found["limit, data from memory"]
     assert roof[0, 1] / roof[0, 0] == pytest.approx(11, rel=0.01)
     assert roof[1, 1] == roof[2, 1] == pytest.approx(120)
-    assert "matrix product 55 GFLOP/s, 3x3 convolution 44 GFLOP/s" in made[1].get_title()
+    assert "GFLOP/s: matrix product 55, 3x3 convolution 44;" in made[1].get_title()
 
 
 def test_no_point_is_above_the_roof(tmp_path):
