@@ -46,15 +46,14 @@ def _sizes(comparisons: list[Comparison], kind: str) -> int:
 
 def _panel(axes, comparisons: list[Comparison], every: list[Comparison], results: Results, looks: dict) -> None:
     colour_of_ours = next((colour for side, (colour, _) in looks.items() if is_ours(side)), "black")
-    # With one size only, or one activation, there is no range to fill.
     for cache in ("warm", "cold"):
         ours = [c.ours for c in every if c.ours and c.ours.gb_per_s and c.ours.tensor_bytes and c.cache == cache]
-        xs = sorted({row.tensor_bytes for row in ours})
-        if len(xs) > 1 and len({row.case for row in ours}) > 1:
-            low, high = ([pick(r.gb_per_s for r in ours if r.tensor_bytes == x) for x in xs] for pick in (min, max))
-            axes.fill_between(
-                xs, low, high, color=colour_of_ours, alpha=0.15, linewidth=0, label="all activations, ours"
-            )
+        for size in {row.tensor_bytes for row in ours}:
+            here = [row for row in ours if row.tensor_bytes == size]
+            if len({row.case for row in here}) > 1:
+                rates = [row.gb_per_s for row in here]
+                bar = {"color": colour_of_ours, "alpha": 0.2, "linewidth": 9, "label": "all activations, ours"}
+                axes.vlines(size, min(rates), max(rates), **bar)
     _copies(axes, comparisons, results)
     for cache, filled, dashes in (("warm", True, "-"), ("cold", False, "--")):
         for side, (colour, marker) in looks.items():
