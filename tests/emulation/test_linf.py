@@ -200,7 +200,8 @@ def test_accesses(attack_steps, function, dtype, grad_dtype, extra):
     given = {
         k: v for k, v in images(shape, dtype, grad_dtype).items() if k != "x_prev" or function == "apgd_linf"
     } | STEP
-    given |= {"momentum": torch.randn(shape, dtype=dtype)} if function == "momentum_linf" else {}
+    if function == "momentum_linf":  # which looks once more at gradients that are not finite
+        given |= {"momentum": torch.randn(shape, dtype=dtype), "grad": given["grad"].nan_to_num(0, 1, -1)}
     given |= {"out": torch.zeros(shape, dtype=torch.bfloat16)} if "out" in extra else {}
     given |= {"mask": torch.ones(shape, dtype=torch.bool)} if "mask" in extra and function != "apgd_linf" else {}
     given |= {"active": torch.tensor([True, True])} if "active" in extra else {}
