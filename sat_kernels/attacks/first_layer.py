@@ -11,6 +11,7 @@ from torch.nn import Module
 from ..nn.perturbed import PerturbedActivation
 from ..ops.conv_act import MOST_CHANNELS, conv_act
 from ..ops.named import row_of
+from .answers import answer
 from .normalized import Normalized
 
 # Larger kernels may not fit its shared memory.
@@ -97,7 +98,7 @@ class FirstLayer:
             bias = (-norm.running_mean if bias is None else bias - norm.running_mean) * scale
             bias = bias if norm.bias is None else bias + norm.bias
         if self.normalized is not None:
-            mean = self.normalized.mean.expand(conv.in_channels).contiguous()
+            mean = self.normalized.mean.expand(conv.in_channels)
             weight = weight / self.normalized.std.view(1, -1, 1, 1)
         rest = {"stride": conv.stride[0], "padding": conv.padding[0], "activation": activation}
         return {"weight": weight, "bias": bias, "mean": mean} | rest
@@ -216,13 +217,9 @@ def _is_known(module: Module) -> bool:
 
 
 def _value_and_gradient(layer: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    """Of a first layer; the gradient at ``x`` of some combination of its outputs."""
     leaf = x.detach().clone().requires_grad_()
     with torch.enable_grad():
-        output = layer(leaf.clone())  # it may work in place
-        mixed = torch.arange(output.numel(), device=x.device).cos().to(output.dtype).view(output.shape)
-        grad = torch.autograd.grad(output, leaf, mixed, allow_unused=True)[0] if output.requires_grad else None
-    return output.detach(), torch.zeros_like(leaf) if grad is None else grad
+        return answer(leaf, layer(leaf.clone()))  # it may work in place
 
 
 def _is_frozen(norm: torch.nn.BatchNorm2d) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor, fx
 from torch.nn import Module
 
 from ...nn.perturbed import PerturbedActivation
+from ..answers import answer
 from ..normalized import Normalized
 from .lowering import Lowering
 from .tracing import Snapshot, is_plain, trace
@@ -137,9 +138,10 @@ class Replica:
     def _try_to_lower(self, input: Tensor, logits: Tensor) -> str:
         """Why it could not be, if so."""
         why_not, wanted = "", None
-        for parts in (self.parts, self.parts - {"channels_last", "winograd"}):  # whose memory view() may not take
+        # The second time without channels_last, whose memory view() may not take.
+        for parts in dict.fromkeys((self.parts, self.parts - {"channels_last", "winograd"})):
             try:
-                wanted = wanted or _answer(input, logits)
+                wanted = wanted or answer(input, logits)
                 self._lower(input.detach(), wanted, parts)
                 return ""
             # Whatever the user's code raises when it is traced: it can still be run.
@@ -178,7 +180,7 @@ class Replica:
         run, weights, lowering = self._lowered(x, None, parts)
         with torch.enable_grad():
             leaf = x.clone().requires_grad_()
-            apart = _check(_answer(leaf, run(leaf.clone())), wanted, x.dtype)
+            apart = _check(answer(leaf, run(leaf.clone())), wanted, x.dtype)
         if apart > _GRADIENT_TOLERANCE[x.dtype] and not (x.dtype == torch.float32 and self._is_lowered_in_float64(x)):
             raise ValueError(f"the traced model's gradient differs by {apart:.1e} of its length")
         if self._dtype is not None:
@@ -250,15 +252,6 @@ def _without_latent_steps(model: Module):
     finally:
         for module, delta, steps in before:
             module.delta, module._steps = delta, steps
-
-
-def _answer(input: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits, and at the input, a leaf, the gradient of a sum of them with factors that are not alike."""
-    if not isinstance(logits, Tensor):
-        raise TypeError(f"expected a model that returns logits, a Tensor, not {type(logits).__name__}")
-    factors = torch.linspace(-1, 1, logits.numel(), dtype=logits.dtype, device=logits.device).view_as(logits)
-    grad = torch.autograd.grad(logits, input, factors, allow_unused=True)[0] if logits.requires_grad else None
-    return logits.detach(), torch.zeros_like(input) if grad is None else grad
 
 
 def _check(found: tuple[Tensor, Tensor], wanted: tuple[Tensor, Tensor], dtype: torch.dtype) -> float:

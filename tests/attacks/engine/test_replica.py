@@ -11,8 +11,8 @@ from torch.nn.utils import parametrizations
 from zoo import MODELS, Branching, PostActivation, batch, frozen, make, network
 
 from sat_kernels.attacks import PGD
+from sat_kernels.attacks.answers import answer
 from sat_kernels.attacks.engine import PARTS, Replica, has_bf16, winograd
-from sat_kernels.attacks.engine.replica import _answer
 
 
 def gradient(function, x):
@@ -241,7 +241,7 @@ def test_bf16():
     replica = replica_of(model, x, precision="bf16")
     assert ("bf16, logits" if has_bf16(x.device) else "has no bf16 arithmetic") in replica.explain()
     replica._dtype = torch.bfloat16  # also where there is no arithmetic of its own
-    replica._lower(x, _answer(*replica._example(x)), replica.parts)
+    replica._lower(x, answer(*replica._example(x)), replica.parts)
     logits, grad = gradient(replica, x)
     wanted, wanted_grad = gradient(model, x)
     assert (logits - wanted).abs().max() < 0.05 * wanted.abs().max()

@@ -8,8 +8,8 @@ from torch import nn
 from zoo import MODELS, Branching, PostActivation, batch, frozen, make, network
 
 from sat_kernels.attacks import YOPO, Normalized
+from sat_kernels.attacks.answers import answer
 from sat_kernels.attacks.engine import Rest, has_bf16
-from sat_kernels.attacks.engine.replica import _answer
 from sat_kernels.attacks.first_layer import find
 
 LABELS = torch.tensor([0, 1, 2, 3])
@@ -194,7 +194,7 @@ def test_bf16():
         rest._dtype = torch.bfloat16  # also where there is no arithmetic of its own
         if lowers:
             leaf, logits = rest._example(x)
-            rest._lower(leaf.detach(), _answer(leaf, logits), rest.parts)
+            rest._lower(leaf.detach(), answer(leaf, logits), rest.parts)
         found = gradient(rest, x)
         assert F.cosine_similarity(found[2].flatten().float(), wanted[2].flatten(), 0) > 0.99
         assert not torch.equal(found[1], wanted[1])
